@@ -1,0 +1,84 @@
+"""Causal self-attention with grouped queries, QK-norm and RoPE, bounded by document segments."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glasshouse.model.config import ModelConfig
+from glasshouse.model.layers import Linear, RMSNorm
+from glasshouse.model.rope import rotate
+
+
+class Cache(Protocol):
+    """What attention needs of a key/value cache; `glasshouse.inference.KVCache` is one.
+
+    Slot == position: the key of a row's token at position p lies in slot p.
+    """
+
+    lengths: Tensor  # (batch,) tokens already stored in each row
+
+    def mask(self, seq: int) -> Tensor | None:
+        """Which slots the next `seq` tokens may see, (batch or 1, 1, seq, slots) bool; None: all slots."""
+        ...
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store (batch, seq, kv_heads, head_dim) after each row's length; return all (batch, slots, ...)."""
+        ...
+
+    def advance(self, seq: int) -> None:
+        """Count `seq` more tokens in every row, once all layers have written."""
+        ...
+
+
+def make_mask(segments: Tensor) -> Tensor:
+    """Who may attend to whom, for packed rows.
+
+    `segments` (batch, seq) numbers the documents of each row; -1 is padding. Returns bool
+    (batch, 1, seq, seq), true where the key is not later than the query and of the same segment.
+    Padding sees padding, so that no row of the softmax is empty; real tokens never see it.
+    """
+    seq = segments.shape[1]
+    same = segments[:, None, :, None] == segments[:, None, None, :]
+    return same & torch.ones(seq, seq, dtype=torch.bool, device=segments.device).tril()
+
+
+class Attention(nn.Module):
+    """One attention sublayer; `layer` is its place in the stack, and so in the cache."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        d, bias = config.hidden_size, config.attention_bias
+        self.layer, self.head_dim = layer, config.head_dim
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.q_proj = Linear(d, self.heads * self.head_dim, bias=bias)
+        self.k_proj = Linear(d, self.kv_heads * self.head_dim, bias=bias)
+        self.v_proj = Linear(d, self.kv_heads * self.head_dim, bias=bias)
+        self.o_proj = Linear(self.heads * self.head_dim, d, bias=bias)
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None = None
+    ) -> Tensor:
+        batch, seq, _ = x.shape
+        queries = self.q_proj(x).view(batch, seq, self.heads, self.head_dim)
+        keys = self.k_proj(x).view(batch, seq, self.kv_heads, self.head_dim)
+        values = self.v_proj(x).view(batch, seq, self.kv_heads, self.head_dim)
+        queries = rotate(self.q_norm(queries), cos, sin)
+        keys = rotate(self.k_norm(keys), cos, sin)
+        causal = mask is None and cache is None
+        if cache is not None:
+            keys, values = cache.write(self.layer, keys, values)  # (batch, slots, kv_heads, head_dim)
+        mixed = F.scaled_dot_product_attention(
+            queries.transpose(1, 2),  # (batch, heads, seq, head_dim)
+            keys.transpose(1, 2),
+            values.transpose(1, 2),
+            attn_mask=mask,
+            is_causal=causal,
+            enable_gqa=self.kv_heads != self.heads,
+        )
+        return self.o_proj(mixed.transpose(1, 2).reshape(batch, seq, -1))

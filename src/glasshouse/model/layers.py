@@ -1,0 +1,43 @@
+"""The small parts of a block: linear maps and norms that compute in their input's dtype, and SwiGLU."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glasshouse.model.config import ModelConfig
+
+
+class Linear(nn.Linear):
+    """A linear map whose weights are cast to the input's dtype at use.
+
+    Master weights stay float32 while activations are bfloat16; the gradient arrives in float32.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return F.linear(input, self.weight.to(input.dtype), bias)
+
+
+class RMSNorm(nn.RMSNorm):
+    """x / rms(x) · weight over the last axis (arXiv:1910.07467)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__(width, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) · up(x)) (arXiv:2002.05202)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d, width = config.hidden_size, config.intermediate_size
+        self.gate_proj = Linear(d, width, bias=False)
+        self.up_proj = Linear(d, width, bias=False)
+        self.down_proj = Linear(width, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
