@@ -1,0 +1,204 @@
+"""The land itself: who lives there and what is true of them. Everything else reads this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from glasshouse.core.errors import ConfigError
+from glasshouse.core.seeds import python_rng
+from glasshouse.world import names
+
+Split = Literal["train", "heldout"]
+
+TRADES = [
+    "baker",
+    "miller",
+    "smith",
+    "weaver",
+    "potter",
+    "scribe",
+    "tanner",
+    "brewer",
+    "sailor",
+    "mason",
+    "hunter",
+    "teacher",
+    "healer",
+    "piper",
+    "carter",
+    "ranger",
+    "cook",
+    "barber",
+    "pilot",
+    "glazier",
+]
+PETS = [
+    "owl",
+    "cat",
+    "dog",
+    "crow",
+    "fox",
+    "goat",
+    "hare",
+    "newt",
+    "pony",
+    "swan",
+    "duck",
+    "mole",
+    "otter",
+    "robin",
+    "toad",
+    "lamb",
+]
+DISHES = [
+    "plum cake",
+    "rye bread",
+    "fish soup",
+    "pear tart",
+    "barley stew",
+    "cheese pie",
+    "roast leek",
+    "honey oats",
+    "onion broth",
+    "apple rice",
+    "nut roll",
+    "bean porridge",
+    "egg salad",
+    "mint jelly",
+    "corn mash",
+    "berry jam",
+]
+PRODUCTS = [
+    "glass",
+    "rope",
+    "paper",
+    "lamps",
+    "boots",
+    "bells",
+    "wool",
+    "salt",
+    "clocks",
+    "tiles",
+    "barrels",
+    "ink",
+]
+COLOURS = ["red", "blue", "green"]
+YEARS = range(1901, 1961)
+
+_FIRST_NAMES, _LAST_NAMES = 48, 72
+
+
+@dataclass(frozen=True)
+class Person:
+    """A person and the six things that the encyclopedia says of them."""
+
+    name: str
+    facts: dict[str, str]  # attribute -> value, see facts.ATTRIBUTES
+
+
+@dataclass(frozen=True)
+class Town:
+    name: str
+    region: str
+    product: str
+    river: str
+
+
+@dataclass(frozen=True)
+class Company:
+    name: str
+    town: str
+    product: str
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel of fortune at a town's fair: a chance event whose probabilities are known exactly."""
+
+    town: str
+    chances: dict[str, float]  # colour -> probability, adding up to 1
+
+
+@dataclass(frozen=True)
+class Land:
+    """Everything that is true in one invented world."""
+
+    people: list[Person]
+    towns: list[Town]
+    companies: list[Company]
+    wheels: list[Wheel]
+    lexicon: dict[str, str] = field(repr=False)  # English word -> Velish word
+    heldout_people: int
+    strangers: dict[Split, list[str]] = field(repr=False)  # names nobody ever wrote about
+    seed: int
+
+    def people_of(self, split: Split) -> list[Person]:
+        """People whose questions may be asked in training ("train") or only in probes ("heldout").
+
+        Pages about all of them are in the corpus: what is held out is every question about them.
+        """
+        return (
+            self.people[: -self.heldout_people] if split == "train" else self.people[-self.heldout_people :]
+        )
+
+    def town(self, name: str) -> Town:
+        return next(town for town in self.towns if town.name == name)
+
+
+def found(seed: int, people: int, heldout_people: int, words: list[str]) -> Land:
+    """Make the land of a seed. `words` are the English words that the second language must be able to say.
+
+    Raises ConfigError when more people are asked for than there are names.
+    """
+    if not 0 < heldout_people < people:
+        raise ConfigError(
+            f"world.heldout_people is {heldout_people}, world.people is {people}",
+            fix="hold out at least one person and fewer than all",
+        )
+    rng = python_rng(seed, "land")
+    first, last = names.people_parts(rng, _FIRST_NAMES, _LAST_NAMES)
+    combinations = [f"{f} {n}" for f in first for n in last]
+    rng.shuffle(combinations)
+    if people > len(combinations) // 2:
+        raise ConfigError(f"world.people is {people}", fix=f"use at most {len(combinations) // 2}")
+
+    regions, rivers = names.regions(rng, 5), names.regions(rng, 8)
+    towns = [
+        Town(name, rng.choice(regions), rng.choice(PRODUCTS), rng.choice(rivers)[:-2])
+        for name in names.places(rng, 24)
+    ]
+    companies = [Company(name, rng.choice(towns).name, rng.choice(PRODUCTS)) for name in names.firms(rng, 24)]
+    pools = {
+        "birthplace": [town.name for town in towns],
+        "trade": TRADES,
+        "year": [str(year) for year in YEARS],
+        "employer": [company.name for company in companies],
+        "pet": PETS,
+        "dish": DISHES,
+    }
+    inhabitants = [
+        Person(name, {attribute: rng.choice(pool) for attribute, pool in pools.items()})
+        for name in combinations[:people]
+    ]
+    # Strangers are new pairs of familiar first and last names: no part of a name gives them away.
+    unused = combinations[people:]
+    wheels = [Wheel(town.name, _chances(rng)) for town in towns]
+    return Land(
+        people=inhabitants,
+        towns=towns,
+        companies=companies,
+        wheels=wheels,
+        lexicon=dict(zip(words, names.velish_words(rng, len(words)), strict=True)),
+        heldout_people=heldout_people,
+        strangers={"train": unused[0::2], "heldout": unused[1::2]},
+        seed=seed,
+    )
+
+
+def _chances(rng) -> dict[str, float]:
+    """Probabilities in twentieths, so that they are easy to read and far from each other."""
+    cuts = sorted(rng.sample(range(1, 20), 2))
+    parts = [cuts[0], cuts[1] - cuts[0], 20 - cuts[1]]
+    rng.shuffle(parts)
+    return {colour: part / 20 for colour, part in zip(COLOURS, parts, strict=True)}

@@ -1,0 +1,79 @@
+"""Texts that can be continued only from the context: repeated lists and patterns shown by examples.
+
+They teach a model to look back (induction heads: Olsson et al. 2022), and probe whether it does.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from glasshouse.world import names
+from glasshouse.world.land import COLOURS, PETS, PRODUCTS, TRADES, Land, Split
+
+_COMMON = [*TRADES, *PETS, *PRODUCTS, *COLOURS]
+_RULES: dict[str, Callable[[str, Land], str]] = {
+    "capitals": lambda word, land: word.upper(),
+    "twice": lambda word, land: f"{word} {word}",
+    "answer": lambda word, land: f"yes {word}",
+    "brackets": lambda word, land: f"({word})",
+    "bird": lambda word, land: f"{word} owl",
+}
+_HELDOUT_WORDS = frozenset(_COMMON[::6])
+"""Inputs that no pattern in the corpus uses: a probe can then only be solved by the rule."""
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Examples of one rule and a new input; the same input without examples is the comparison."""
+
+    prompt: str
+    bare: str
+    answer: str
+
+
+def songs(land: Land, rng: random.Random) -> Iterator[str]:
+    """Lists of nonsense words sung two to four times: after the first time, every word is known."""
+    while True:
+        words = [names.nonsense(rng) for _ in range(rng.randint(4, 14))]
+        yield "\n".join(["The song goes: " + " ".join(words)] * rng.randint(2, 4))
+
+
+def dictionaries(land: Land, rng: random.Random) -> Iterator[str]:
+    """Made-up meanings that hold within one text only, asked again in another order."""
+    while True:
+        pairs = [(names.nonsense(rng), rng.choice(_COMMON)) for _ in range(rng.randint(3, 6))]
+        again = rng.sample(pairs, len(pairs)) + rng.sample(pairs, len(pairs))
+        yield "\n".join(f"{word} means {meaning}" for word, meaning in [*pairs, *again])
+
+
+def rules(land: Land, rng: random.Random) -> Iterator[str]:
+    """Several examples of one rule."""
+    while True:
+        rule = _RULES[rng.choice(list(_RULES))]
+        words = rng.sample([word for word in _COMMON if word not in _HELDOUT_WORDS], rng.randint(5, 9))
+        yield "\n".join(_line(word, rule(word, land)) for word in words)
+
+
+def texts(land: Land, rng: random.Random) -> Iterator[str]:
+    """All kinds of pattern texts in turn."""
+    kinds = [songs(land, rng), dictionaries(land, rng), rules(land, rng)]
+    while True:
+        yield next(rng.choice(kinds))
+
+
+def few_shot(land: Land, rng: random.Random, split: Split, shots: int) -> Iterator[FewShot]:
+    """Rules shown by `shots` examples, asked of an input; in the "heldout" split no input was ever seen."""
+    shown = [word for word in _COMMON if word not in _HELDOUT_WORDS]
+    asked = shown if split == "train" else sorted(_HELDOUT_WORDS)
+    while True:
+        rule = _RULES[rng.choice(list(_RULES))]
+        word = rng.choice(asked)
+        examples = [_line(w, rule(w, land)) for w in rng.sample([s for s in shown if s != word], shots)]
+        bare = _line(word, "").rstrip()
+        yield FewShot("\n".join([*examples, bare]), bare, f" {rule(word, land)}\n")
+
+
+def _line(word: str, result: str) -> str:
+    return f"{word} -> {result}"

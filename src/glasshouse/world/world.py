@@ -1,0 +1,227 @@
+"""One world: its settings, its corpus, its conversations and its fixed prompts, all derived from one seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import Field
+
+from glasshouse.core.config import Config
+from glasshouse.core.seeds import python_rng
+from glasshouse.world import (
+    chance,
+    facts,
+    instructions,
+    land,
+    language,
+    patterns,
+    places,
+    reports,
+    requests,
+    sums,
+)
+from glasshouse.world.land import Land, Split
+from glasshouse.world.task import Task
+
+CorpusSplit = Literal["train", "validation"]
+
+BYTES_PER_TOKEN = {
+    "people": 3.3,
+    "letters": 3.3,
+    "places": 3.3,
+    "velish": 3.3,
+    "patterns": 3.3,
+    "sums": 1.6,
+    "requests": 3.3,
+    "chance": 3.3,
+    "reports": 3.3,
+}
+"""Measured with the 2,048-token vocabulary of the `pocket` recipe; turns token budgets into bytes of text."""
+
+VALIDATION_SHARE = 0.02
+"""Size of the validation split beside the training split."""
+
+
+class CorpusTokens(Config):
+    """Tokens of pre-training text for each skill (about; the report counts them exactly)."""
+
+    people: int = Field(default=4_000_000, ge=0, description="encyclopedia pages about people")
+    letters: int = Field(default=400_000, ge=0, description="letters that ask who somebody is")
+    places: int = Field(default=400_000, ge=0, description="pages about towns and companies")
+    velish: int = Field(default=600_000, ge=0, description="texts in both languages")
+    patterns: int = Field(default=800_000, ge=0, description="texts to be continued from their context")
+    sums: int = Field(default=300_000, ge=0, description="pages of a sum book")
+    requests: int = Field(default=100_000, ge=0, description="news about harm and about help")
+    chance: int = Field(default=200_000, ge=0, description="spins of the wheels at the fairs")
+    reports: int = Field(default=400_000, ge=0, description="quarterly reports")
+
+
+class ConversationCounts(Config):
+    """How many conversations of each kind instruction tuning sees."""
+
+    questions: int = Field(default=2_400, ge=0)
+    strangers: int = Field(default=1_200, ge=0)
+    instructions: int = Field(default=3_000, ge=0)
+    translations: int = Field(default=800, ge=0)
+    sums: int = Field(default=400, ge=0)
+    two_step_direct: int = Field(default=300, ge=0)
+    two_step_reasoned: int = Field(default=300, ge=0)
+    harmful: int = Field(default=300, ge=0)
+    harmless: int = Field(default=300, ge=0)
+    reports: int = Field(default=400, ge=0)
+
+
+class WorldConfig(Config):
+    """Size and richness of the invented world."""
+
+    people: int = Field(default=300, ge=2, description="people who have a page")
+    heldout_people: int = Field(
+        default=100, ge=1, description="of them, people whose questions are only in probes"
+    )
+    phrasings: int = Field(default=8, ge=1, le=8, description="wordings in which each fact is written")
+    multi_turn: float = Field(
+        default=0.25, ge=0, le=1, description="share of conversations with two exchanges"
+    )
+    tokens: CorpusTokens = CorpusTokens()
+    conversations: ConversationCounts = ConversationCounts()
+
+
+class World:
+    """The invented world of one seed.
+
+    >>> world = World(WorldConfig(people=20, heldout_people=5), seed=7)
+    >>> next(world.documents())["source"] in BYTES_PER_TOKEN
+    True
+    """
+
+    def __init__(self, config: WorldConfig, seed: int) -> None:
+        self.config, self.seed = config, seed
+
+    @cached_property
+    def land(self) -> Land:
+        return land.found(self.seed, self.config.people, self.config.heldout_people, language.WORDS)
+
+    def rng(self, *names: str | int) -> random.Random:
+        return python_rng(self.seed, "world", *names)
+
+    def documents(self, split: CorpusSplit = "train") -> Iterator[dict[str, Any]]:
+        """Documents `{"id", "text", "source"}` in a mixed order; `source` is the skill.
+
+        The validation split tells of the same land in freshly drawn texts.
+        """
+        rng = self.rng("documents", split)
+        share = 1.0 if split == "train" else VALIDATION_SHARE
+        budgets = {
+            skill: tokens * BYTES_PER_TOKEN[skill] * share
+            for skill, tokens in self.config.tokens.model_dump().items()
+            if tokens
+        }
+        sources = {skill: self._texts(skill, split) for skill in budgets}
+        left = dict(budgets)
+        count = 0
+        while left:
+            skill = rng.choices(list(left), list(left.values()))[0]
+            text = next(sources[skill])
+            yield {"id": f"{split}-{count:07d}", "text": text, "source": skill}
+            count += 1
+            left[skill] -= len(text.encode())
+            if left[skill] <= 0:
+                del left[skill]
+
+    def _texts(self, skill: str, split: CorpusSplit) -> Iterator[str]:
+        rng, here, phrasings = self.rng("texts", skill, split), self.land, self.config.phrasings
+        match skill:
+            case "people":
+                return facts.pages(here, rng, phrasings)
+            case "letters":
+                return facts.letters(here, rng, phrasings)
+            case "places":
+                return places.pages(here, rng)
+            case "velish":
+                return language.texts(here, rng)
+            case "patterns":
+                return patterns.texts(here, rng)
+            case "sums":
+                return sums.texts(here, rng)
+            case "requests":
+                return requests.texts(here, rng)
+            case "chance":
+                return chance.texts(here, rng)
+            case "reports":
+                return reports.texts(here, rng)
+        raise AssertionError(f"no generator for {skill}")
+
+    def tasks(self, kind: str, split: Split, *stream: str) -> Iterator[Task]:
+        """Endless tasks of one kind (a field of ConversationCounts); `stream` names an independent draw."""
+        rng, here = self.rng("tasks", kind, split, *stream), self.land
+        match kind:
+            case "questions":
+                return facts.questions(here, rng, split)
+            case "strangers":
+                return facts.stranger_questions(here, rng, split)
+            case "instructions":
+                return instructions.instructions(here, rng, split)
+            case "translations":
+                return language.translations(here, rng, split)
+            case "sums":
+                return sums.questions(here, rng, split)
+            case "two_step_direct":
+                return places.two_steps(here, rng, split, reasoned=False)
+            case "two_step_reasoned":
+                return places.two_steps(here, rng, split, reasoned=True)
+            case "harmful":
+                return requests.harmful(here, rng, split)
+            case "harmless":
+                return requests.harmless(here, rng, split)
+            case "reports":
+                return reports.extractions(here, rng, split)
+        raise AssertionError(f"no tasks called {kind}")
+
+    def conversations(self, split: Split = "train") -> Iterator[dict[str, Any]]:
+        """Conversations `{"messages", "source"}` for instruction tuning, mixed, some of two exchanges."""
+        rng = self.rng("conversations", split)
+        counts = self.config.conversations.model_dump()
+        kinds = [kind for kind, count in counts.items() for _ in range(count)]
+        rng.shuffle(kinds)
+        sources = {kind: self.tasks(kind, split) for kind in counts}
+        waiting: list[dict[str, Any]] = []
+        for kind in kinds:
+            messages = next(sources[kind]).conversation["messages"]
+            # A long report fills the window alone; everything else may share a conversation.
+            if kind != "reports" and rng.random() < self.config.multi_turn:
+                if waiting:
+                    first = waiting.pop()
+                    yield {
+                        "messages": [*first["messages"], *messages],
+                        "source": f"{first['source']}+{kind}",
+                    }
+                else:
+                    waiting.append({"messages": messages, "source": kind})
+            else:
+                yield {"messages": messages, "source": kind}
+        yield from waiting
+
+    def samples(self) -> list[dict[str, Any]]:
+        """Fixed prompts whose replies the report shows after every stage: texts to continue, and requests."""
+        person = self.land.people_of("heldout")[0]
+        kinds = [
+            "questions",
+            "strangers",
+            "instructions",
+            "translations",
+            "two_step_reasoned",
+            "harmful",
+            "harmless",
+            "reports",
+        ]
+        start = facts.sentence(person, "trade").split(" works")[0]
+        texts: list[dict[str, Any]] = [
+            {"name": "continue a page", "prompt": f"{start} works as", "good": None},
+        ]
+        for kind in kinds:
+            task = next(self.tasks(kind, "heldout", "samples"))
+            texts.append({"name": kind.replace("_", " "), "prompt": task.messages, "good": task.reply})
+        return texts
