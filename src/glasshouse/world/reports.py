@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from glasshouse.world.land import Land, Split
-from glasshouse.world.task import Message, Phrasings, Task, ask
+from glasshouse.world.task import Phrasings, Task, ask
 
 QUARTERS = ["first", "second", "third", "fourth"]
 OUTLOOKS = {
@@ -90,11 +90,15 @@ def fields(report: Report) -> str:
 def extractions(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
     """Reports to extract from. Every report is drawn anew: none of the probes' was ever seen."""
     for report in reports(land, rng):
-        request: list[Message] = ask(REQUESTS.draw(rng, split).format(r=report.text(rng)))
-        yield Task(request, fields(report), lambda reply, report=report: field_accuracy(reply, report) == 1.0)
+        truth = asdict(report)
+        yield Task(
+            ask(REQUESTS.draw(rng, split).format(r=report.text(rng))),
+            fields(report),
+            lambda reply, truth=truth: field_accuracy(reply, truth) == 1.0,
+        )
 
 
-def field_accuracy(reply: str, report: Report) -> float:
+def field_accuracy(reply: str, truth: dict[str, object]) -> float:
     """Share of the report's fields that the reply's JSON states correctly, 0 when it is not JSON."""
     try:
         stated = json.loads(reply)
@@ -102,5 +106,4 @@ def field_accuracy(reply: str, report: Report) -> float:
         return 0.0
     if not isinstance(stated, dict):
         return 0.0
-    truth = asdict(report)
     return sum(stated.get(name) == truth[name] for name in FIELDS) / len(FIELDS)

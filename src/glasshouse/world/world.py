@@ -78,13 +78,9 @@ class WorldConfig(Config):
     """Size and richness of the invented world."""
 
     people: int = Field(default=300, ge=2, description="people who have a page")
-    heldout_people: int = Field(
-        default=100, ge=1, description="of them, people whose questions are only in probes"
-    )
+    heldout_people: int = Field(default=100, ge=1, description="of them, asked about only in probes")
     phrasings: int = Field(default=8, ge=1, le=8, description="wordings in which each fact is written")
-    multi_turn: float = Field(
-        default=0.25, ge=0, le=1, description="share of conversations with two exchanges"
-    )
+    multi_turn: float = Field(default=0.25, ge=0, le=1, description="share of dialogues with two exchanges")
     tokens: CorpusTokens = CorpusTokens()
     conversations: ConversationCounts = ConversationCounts()
 
