@@ -1,1 +1,6 @@
+"""Text to token ids and back: byte-level BPE, special tokens, the chat template."""
 
+from glasshouse.tokenizer.special_tokens import SPECIAL_TOKENS
+from glasshouse.tokenizer.tokenizer import ChatTokens, Tokenizer
+
+__all__ = ["SPECIAL_TOKENS", "ChatTokens", "Tokenizer"]

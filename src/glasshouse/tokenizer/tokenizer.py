@@ -1,0 +1,271 @@
+"""The tokenizer: text to ids and back, one text or many, and whole conversations.
+
+Training is `rustbpe`'s, encoding is `tiktoken`'s, the files are Hugging Face's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+
+from glasshouse.core.errors import ModelError
+from glasshouse.tokenizer.chat_template import CHATML, ChatTemplate
+from glasshouse.tokenizer.special_tokens import ASSISTANT_MAY_WRITE, END_OF_TEXT, END_OF_TURN, SPECIAL_TOKENS
+from glasshouse.tokenizer.split_pattern import QWEN2, long_white_runs
+from glasshouse.tokenizer.training import learn_tokens
+
+_CHUNK = 262_144
+"""Characters that one thread encodes at a time: large enough that handing out work costs nothing."""
+
+
+@dataclass(frozen=True)
+class ChatTokens:
+    """A conversation as ids; `assistant_mask[i]` is true where the assistant wrote `ids[i]`."""
+
+    ids: list[int]  # (seq,)
+    assistant_mask: list[bool]  # (seq,)
+
+
+class Tokenizer:
+    """Byte-level BPE. Every text can be encoded, and decoding gives it back exactly.
+
+    A lone surrogate is not Unicode text; as in tiktoken it is read as U+FFFD.
+
+    >>> tokenizer = Tokenizer.train(["to be or not to be"], vocab_size=265)
+    >>> tokenizer.decode(tokenizer.encode("to be"))
+    'to be'
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[bytes],
+        special: Mapping[str, int],
+        *,
+        pattern: str = QWEN2,
+        normalization: str | None = None,
+        chat_template: str | None = CHATML,
+        bos: str | None = END_OF_TEXT,
+        eos: str | None = END_OF_TEXT,
+        pad: str | None = END_OF_TEXT,
+        files: Mapping[str, str] | None = None,
+    ) -> None:
+        """`tokens[id]` are the bytes of each token, in order of rank; `special` maps names to ids.
+
+        `files` are the texts of the files this tokenizer was loaded from: they are saved again unchanged.
+        """
+        self._tokens = list(tokens)
+        self.special: dict[str, int] = dict(special)
+        self.pattern = pattern
+        self.normalization = normalization
+        self._roles = {"bos": bos, "eos": eos, "pad": pad}
+        self._chat_template = chat_template
+        self.files = files
+        special_ids = set(self.special.values())
+        self._special_ids = frozenset(special_ids)
+        self.ranks = {token: i for i, token in enumerate(self._tokens) if i not in special_ids}
+        self._encoding = tiktoken.Encoding(
+            "glasshouse", pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=self.special
+        )
+        longest_first = sorted(self.special, key=len, reverse=True)
+        self._special_text = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if special else None
+
+    # Making one
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+        """Learn a vocabulary from texts; special tokens count in `vocab_size` (265 means plain bytes).
+
+        Raises ConfigError for a size out of range and DataError when there is no text. Where the text yields
+        fewer tokens a notice says so and `vocab_size` of the result is the true one.
+        """
+        tokens = [name.encode() for name in SPECIAL_TOKENS] + learn_tokens(texts, vocab_size)
+        return cls(tokens, {name: i for i, name in enumerate(SPECIAL_TOKENS)})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tokenizer:
+        """Read a Hugging Face folder with a byte-level BPE tokenizer; raises ModelError for other kinds."""
+        from glasshouse.tokenizer.folder import read
+
+        return read(cls, Path(folder))
+
+    def save(self, folder: str | Path) -> None:
+        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja into `folder`."""
+        from glasshouse.tokenizer.folder import write
+
+        write(self, Path(folder))
+
+    # Text to ids
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`. Names of special tokens in it are plain text."""
+        if self.normalization is not None:
+            text = unicodedata.normalize(self.normalization, text)  # type: ignore[arg-type]
+        if len(text) >= 100_000:
+            return self._encode_long(text)
+        return self._encoding.encode_ordinary(text)
+
+    def _encode_long(self, text: str) -> list[int]:
+        """As encode, with very long white space kept from the engine, whose stack it would overflow."""
+        ids: list[int] = []
+        start = 0
+        for run_start, run_end in long_white_runs(text, self.pattern):
+            ids += self._encoding.encode_ordinary(text[start:run_start])
+            ids += self._encoding._encode_single_piece(text[run_start:run_end])
+            start = run_end
+        return ids + self._encoding.encode_ordinary(text[start:]) if start else self._encoding.encode_ordinary(text)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of every text, on all cores: the same as encode of each."""
+        with ThreadPoolExecutor(_threads()) as executor:
+            return list(executor.map(self.encode, texts))
+
+    def encode_with_special(self, text: str) -> list[int]:
+        """Ids of `text` in which names of special tokens become those tokens: for text that we wrote."""
+        if self._special_text is None:
+            return self.encode(text)
+        ids: list[int] = []
+        for i, piece in enumerate(self._special_text.split(text)):
+            if i % 2:
+                ids.append(self.special[piece])
+            elif piece:
+                ids += self.encode(piece)
+        return ids
+
+    # Ids to text
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, special ones included."""
+        return len(self._tokens)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that one token stands for (a special token: its name)."""
+        if not 0 <= token_id < len(self._tokens):
+            raise ModelError(
+                f"token id {token_id} is outside the vocabulary of {len(self._tokens):,}",
+                fix="use the tokenizer that belongs to the model",
+            )
+        return self._tokens[token_id]
+
+    def decode_bytes(self, ids: Iterable[int], skip_special: bool = False) -> bytes:
+        """The bytes of the ids; they need not be whole characters."""
+        if skip_special:
+            return b"".join([self.token_bytes(i) for i in ids if i not in self._special_ids])
+        return b"".join([self.token_bytes(i) for i in ids])
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+        """The text of the ids; bytes that are not UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids, skip_special).decode("utf-8", errors="replace")
+
+    # Conversations
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja source of the chat template; None where the folder has none."""
+        return self._chat_template
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        if self._chat_template is None:
+            raise ModelError(
+                "this tokenizer has no chat template",
+                fix="use a model tuned for chat, or add chat_template.jinja to its folder",
+            )
+        names = {f"{role}_token": name for role, name in self.role_names().items()}
+        return ChatTemplate(self._chat_template, self.special, ASSISTANT_MAY_WRITE, names)
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
+        """The conversation as the text that the model reads, names of special tokens included."""
+        return self._template.render(messages, add_generation_prompt, tools)
+
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> ChatTokens:
+        """The conversation as ids, with a mask that is true on what the assistant wrote.
+
+        That is each assistant message's content and its <|im_end|>. The text between two special tokens is
+        encoded in one piece. Names of special tokens inside the messages stay plain text, except that the
+        assistant's content may hold its own thinking and tool calls.
+        """
+        rendered = self._template.render_pieces(messages, add_generation_prompt, tools)
+        ids: list[int] = []
+        mask: list[bool] = []
+        for piece in rendered:
+            if piece.special:
+                ids.append(self.special[piece.text])
+                mask.append(any(piece.written))
+                continue
+            piece_ids = self.encode(piece.text)
+            ids += piece_ids
+            mask += self._mask(piece_ids, piece.text, piece.written)
+        return ChatTokens(ids, mask)
+
+    def _mask(self, ids: list[int], text: str, written: list[tuple[int, int]]) -> list[bool]:
+        """True where a token holds a byte of one of the character spans `written` of `text`."""
+        if not written:
+            return [False] * len(ids)
+        if written == [(0, len(text))]:
+            return [True] * len(ids)
+        spans = [(len(text[:start].encode()), len(text[:end].encode())) for start, end in written]
+        mask, position = [], 0
+        for i in ids:
+            after = position + len(self._tokens[i])
+            mask.append(any(position < end and start < after for start, end in spans))
+            position = after
+        return mask
+
+    # Special tokens with a role
+
+    @property
+    def bos_id(self) -> int:
+        """Begins a document. Ours is <|endoftext|>, which also ends one."""
+        return self._id_of_role("bos", END_OF_TEXT, self._roles["eos"])
+
+    @property
+    def eos_id(self) -> int:
+        """Ends what the model writes. Ours is <|endoftext|>."""
+        return self._id_of_role("eos", END_OF_TEXT)
+
+    @property
+    def pad_id(self) -> int:
+        """Fills rows. Ours is <|endoftext|>; where a folder names none, the one that ends a text."""
+        return self._id_of_role("pad", END_OF_TEXT, self._roles["eos"])
+
+    @property
+    def end_of_turn_id(self) -> int:
+        """Ends a message of a conversation: <|im_end|>, or `eos_id` where there is no such token."""
+        return self.special[END_OF_TURN] if END_OF_TURN in self.special else self.eos_id
+
+    def role_names(self) -> dict[str, str]:
+        """The names that the tokenizer itself gives: bos, eos and pad, those it has."""
+        return {role: name for role, name in self._roles.items() if name in self.special and name is not None}
+
+    def _id_of_role(self, role: str, *otherwise: str | None) -> int:
+        for name in (self._roles[role], *otherwise):
+            if name is not None and name in self.special:
+                return self.special[name]
+        raise ModelError(
+            f"this tokenizer has no {role} token", fix=f"name one as {role}_token in its tokenizer_config.json"
+        )
+
+
+def _threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
