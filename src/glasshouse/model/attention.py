@@ -22,11 +22,14 @@ class Cache(Protocol):
     lengths: Tensor  # (batch,) tokens already stored in each row
 
     def mask(self, seq: int) -> Tensor | None:
-        """Which slots the next `seq` tokens may see, (batch or 1, 1, seq, slots) bool; None: all slots."""
+        """Which slots the next `seq` tokens may see, bool (batch, 1, seq, slots).
+
+        None is short for every slot before the token's own, and its own.
+        """
         ...
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (batch, seq, kv_heads, head_dim) after each row's length; return all (batch, slots, ...)."""
+        """Store (batch, kv_heads, seq, head_dim) after each row's length; return (.., slots, ..) of all."""
         ...
 
     def advance(self, seq: int) -> None:
@@ -68,17 +71,17 @@ class Attention(nn.Module):
         queries = self.q_proj(x).view(batch, seq, self.heads, self.head_dim)
         keys = self.k_proj(x).view(batch, seq, self.kv_heads, self.head_dim)
         values = self.v_proj(x).view(batch, seq, self.kv_heads, self.head_dim)
-        queries = rotate(self.q_norm(queries), cos, sin)
-        keys = rotate(self.k_norm(keys), cos, sin)
-        causal = mask is None and cache is None
+        queries = rotate(self.q_norm(queries), cos, sin).transpose(1, 2)  # (batch, heads, seq, head_dim)
+        keys = rotate(self.k_norm(keys), cos, sin).transpose(1, 2)
+        values = values.transpose(1, 2)
         if cache is not None:
-            keys, values = cache.write(self.layer, keys, values)  # (batch, slots, kv_heads, head_dim)
+            keys, values = cache.write(self.layer, keys, values)  # (batch, kv_heads, slots, head_dim)
         mixed = F.scaled_dot_product_attention(
-            queries.transpose(1, 2),  # (batch, heads, seq, head_dim)
-            keys.transpose(1, 2),
-            values.transpose(1, 2),
+            queries,
+            keys,
+            values,
             attn_mask=mask,
-            is_causal=causal,
+            is_causal=mask is None and seq > 1,
             enable_gqa=self.kv_heads != self.heads,
         )
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, seq, -1))

@@ -28,9 +28,12 @@ WEIGHTS = "model.safetensors"
 class SavesTokenizer(Protocol):
     """What `save` needs of a tokenizer."""
 
-    eos_id: int
-    end_of_turn_id: int
-    pad_id: int
+    @property
+    def eos_id(self) -> int: ...
+    @property
+    def end_of_turn_id(self) -> int: ...
+    @property
+    def pad_id(self) -> int: ...
 
     def save(self, folder: Path) -> None: ...
 
