@@ -1,1 +1,8 @@
+"""Readers of files, with positions: rows, documents and conversations."""
 
+from glasshouse.files.conversations import read_conversations
+from glasshouse.files.documents import read_documents
+from glasshouse.files.position import Position
+from glasshouse.files.rows import read_rows
+
+__all__ = ["Position", "read_conversations", "read_documents", "read_rows"]

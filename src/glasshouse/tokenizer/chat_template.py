@@ -1,8 +1,8 @@
 """Chat templates: rendered exactly as Hugging Face renders them, and cut where special tokens stand.
 
 The environment follows transformers' `apply_chat_template`: Jinja's immutable sandbox, `trim_blocks`,
-`lstrip_blocks`, a `tojson` that does not escape HTML, and the tag `{% generation %}` around what the assistant
-wrote. Our own template, in `chat_template.jinja`, is ChatML with thinking and tool calls.
+`lstrip_blocks`, a `tojson` that does not escape HTML, and the tag `{% generation %}` around what the
+assistant wrote. Our own template, in `chat_template.jinja`, is ChatML with thinking and tool calls.
 """
 
 from __future__ import annotations
@@ -189,7 +189,9 @@ def _copy_messages(
     copies = []
     for message in messages:
         if not isinstance(message, Mapping):
-            raise DataError(f"a message must be an object with role and content, not {type(message).__name__}")
+            raise DataError(
+                f"a message must be an object with role and content, not {type(message).__name__}"
+            )
         own = change_assistant if message.get("role") == "assistant" and change_assistant else change
         copies.append(
             {

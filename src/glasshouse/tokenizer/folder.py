@@ -85,7 +85,9 @@ def _tokenizer_json(tokenizer: Tokenizer) -> str:
     written.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     # Without it offsets would be of trimmed words, and masks by characters would miss their spaces.
     written.post_processor = processors.ByteLevel(trim_offsets=False)  # type: ignore[assignment]
-    written.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in tokenizer.special])
+    written.add_special_tokens(
+        [AddedToken(name, normalized=False, special=True) for name in tokenizer.special]
+    )
     return written.to_str(pretty=True)
 
 
@@ -143,11 +145,13 @@ def _tokens(vocab: Mapping[str, int], added: Mapping[str, int], where: Path) -> 
         ) from None
     singles = {token for token in by_id.values() if len(token) == 1}
     if len(singles) != 256:
-        raise ModelError(f"the vocabulary lacks {256 - len(singles)} of the 256 bytes", where=where, fix=_ANOTHER_KIND)
+        raise ModelError("the vocabulary does not hold all 256 bytes", where=where, fix=_ANOTHER_KIND)
     by_id |= {token_id: name.encode() for name, token_id in added.items()}
     missing = [i for i in range(max(by_id) + 1) if i not in by_id]
     if missing:
-        raise ModelError(f"ids without a token, the first is {missing[0]}", where=where, fix="repair the file")
+        raise ModelError(
+            f"ids without a token, the first is {missing[0]}", where=where, fix="repair the file"
+        )
     return [by_id[i] for i in range(len(by_id))]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 
 def merge_pairs(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
@@ -27,7 +28,7 @@ def _parents(token: bytes, rank: int, ranks: Mapping[bytes, int]) -> tuple[bytes
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
         best, place = min(
-            (ranks.get(left + right, rank), i) for i, (left, right) in enumerate(zip(parts, parts[1:], strict=False))
+            (ranks.get(left + right, rank), i) for i, (left, right) in enumerate(pairwise(parts))
         )
         if best >= rank:
             break

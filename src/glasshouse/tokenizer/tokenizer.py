@@ -75,8 +75,8 @@ class Tokenizer:
         self._encoding = tiktoken.Encoding(
             "glasshouse", pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=self.special
         )
-        longest_first = sorted(self.special, key=len, reverse=True)
-        self._special_text = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if special else None
+        longest_first = sorted(map(re.escape, self.special), key=len, reverse=True)
+        self._special_text = re.compile(f"({'|'.join(longest_first)})") if special else None
 
     # Making one
 
@@ -121,7 +121,7 @@ class Tokenizer:
             ids += self._encoding.encode_ordinary(text[start:run_start])
             ids += self._encoding._encode_single_piece(text[run_start:run_end])
             start = run_end
-        return ids + self._encoding.encode_ordinary(text[start:]) if start else self._encoding.encode_ordinary(text)
+        return ids + self._encoding.encode_ordinary(text[start:] if start else text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of every text, on all cores: the same as encode of each."""
@@ -236,33 +236,34 @@ class Tokenizer:
     @property
     def bos_id(self) -> int:
         """Begins a document. Ours is <|endoftext|>, which also ends one."""
-        return self._id_of_role("bos", END_OF_TEXT, self._roles["eos"])
+        return self._id_of("bos", self._roles["bos"], END_OF_TEXT, self._roles["eos"])
 
     @property
     def eos_id(self) -> int:
         """Ends what the model writes. Ours is <|endoftext|>."""
-        return self._id_of_role("eos", END_OF_TEXT)
+        return self._id_of("eos", self._roles["eos"], END_OF_TEXT)
 
     @property
     def pad_id(self) -> int:
         """Fills rows. Ours is <|endoftext|>; where a folder names none, the one that ends a text."""
-        return self._id_of_role("pad", END_OF_TEXT, self._roles["eos"])
+        return self._id_of("pad", self._roles["pad"], END_OF_TEXT, self._roles["eos"])
 
     @property
     def end_of_turn_id(self) -> int:
         """Ends a message of a conversation: <|im_end|>, or `eos_id` where there is no such token."""
-        return self.special[END_OF_TURN] if END_OF_TURN in self.special else self.eos_id
+        return self._id_of("end-of-turn", END_OF_TURN, self._roles["eos"], END_OF_TEXT)
 
     def role_names(self) -> dict[str, str]:
         """The names that the tokenizer itself gives: bos, eos and pad, those it has."""
         return {role: name for role, name in self._roles.items() if name in self.special and name is not None}
 
-    def _id_of_role(self, role: str, *otherwise: str | None) -> int:
-        for name in (self._roles[role], *otherwise):
+    def _id_of(self, role: str, *names: str | None) -> int:
+        """The id of the first of the names that this tokenizer has."""
+        for name in names:
             if name is not None and name in self.special:
                 return self.special[name]
         raise ModelError(
-            f"this tokenizer has no {role} token", fix=f"name one as {role}_token in its tokenizer_config.json"
+            f"this tokenizer has no {role} token", fix="name its eos_token in its tokenizer_config.json"
         )
 
 

@@ -43,7 +43,7 @@ def learn_tokens(texts: Iterable[str], vocab_size: int) -> list[bytes]:
     if vocab_size == BYTES_ONLY:
         return [bytes([byte]) for byte in range(256)]
     counted = _Counted(texts)
-    trainer = rustbpe.Tokenizer()
+    trainer = rustbpe.Tokenizer()  # type: ignore[attr-defined]  (the compiled module has no stub)
     trainer.train_from_iterator(iter(counted), vocab_size - len(SPECIAL_TOKENS), pattern=QWEN2)
     if counted.characters == 0:
         raise DataError("there is no text to train a tokenizer on", fix="give files that hold text")
