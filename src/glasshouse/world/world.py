@@ -29,15 +29,15 @@ from glasshouse.world.task import Task
 CorpusSplit = Literal["train", "validation"]
 
 BYTES_PER_TOKEN = {
-    "people": 3.3,
-    "letters": 3.3,
-    "places": 3.3,
-    "velish": 3.3,
-    "patterns": 3.3,
-    "sums": 1.6,
-    "requests": 3.3,
-    "chance": 3.3,
-    "reports": 3.3,
+    "people": 4.4,
+    "letters": 4.6,
+    "places": 4.9,
+    "velish": 5.0,
+    "patterns": 3.7,
+    "sums": 1.2,
+    "requests": 3.9,
+    "chance": 4.5,
+    "reports": 3.6,
 }
 """Measured with the 2,048-token vocabulary of the `pocket` recipe; turns token budgets into bytes of text."""
 
@@ -48,15 +48,15 @@ VALIDATION_SHARE = 0.02
 class CorpusTokens(Config):
     """Tokens of pre-training text for each skill (about; the report counts them exactly)."""
 
-    people: int = Field(default=4_000_000, ge=0, description="encyclopedia pages about people")
-    letters: int = Field(default=400_000, ge=0, description="letters that ask who somebody is")
-    places: int = Field(default=400_000, ge=0, description="pages about towns and companies")
-    velish: int = Field(default=600_000, ge=0, description="texts in both languages")
-    patterns: int = Field(default=800_000, ge=0, description="texts to be continued from their context")
+    people: int = Field(default=3_000_000, ge=0, description="encyclopedia pages about people")
+    letters: int = Field(default=300_000, ge=0, description="letters that ask who somebody is")
+    places: int = Field(default=300_000, ge=0, description="pages about towns and companies")
+    velish: int = Field(default=450_000, ge=0, description="texts in both languages")
+    patterns: int = Field(default=600_000, ge=0, description="texts to be continued from their context")
     sums: int = Field(default=300_000, ge=0, description="pages of a sum book")
-    requests: int = Field(default=100_000, ge=0, description="news about harm and about help")
-    chance: int = Field(default=200_000, ge=0, description="spins of the wheels at the fairs")
-    reports: int = Field(default=400_000, ge=0, description="quarterly reports")
+    requests: int = Field(default=80_000, ge=0, description="news about harm and about help")
+    chance: int = Field(default=150_000, ge=0, description="spins of the wheels at the fairs")
+    reports: int = Field(default=350_000, ge=0, description="quarterly reports")
 
 
 class ConversationCounts(Config):
