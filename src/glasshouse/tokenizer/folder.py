@@ -20,7 +20,7 @@ from glasshouse.tokenizer.special_tokens import END_OF_TEXT
 from glasshouse.tokenizer.split_pattern import GPT2
 
 if TYPE_CHECKING:
-    from glasshouse.tokenizer.tokenizer import Tokenizer
+    from glasshouse.tokenizer.tokenizer import Normalization, Tokenizer
 
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 _ANOTHER_KIND = "use a model whose tokenizer.json holds a byte-level BPE, as GPT-2's, Llama 3's and Qwen's do"
@@ -184,12 +184,13 @@ def _pattern(pre_tokenizer: Any, where: Path) -> str:
     raise ModelError(f"text is split in another way ({kinds})", where=where, fix=_ANOTHER_KIND)
 
 
-def _normalization(normalizer: Any, where: Path) -> str | None:
+def _normalization(normalizer: Any, where: Path) -> Normalization | None:
     if normalizer is None:
         return None
-    if normalizer.get("type") in ("NFC", "NFD", "NFKC", "NFKD"):
-        return normalizer["type"]
-    raise ModelError(f"the normalizer {normalizer.get('type')} is not known", where=where, fix=_ANOTHER_KIND)
+    kind = normalizer.get("type")
+    if kind == "NFC" or kind == "NFD" or kind == "NFKC" or kind == "NFKD":
+        return kind
+    raise ModelError(f"the normalizer {kind} is not known", where=where, fix=_ANOTHER_KIND)
 
 
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:

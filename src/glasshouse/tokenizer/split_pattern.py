@@ -55,7 +55,7 @@ def long_white_runs(text: str, pattern: str) -> Iterator[tuple[int, int]]:
 
 
 def parts_of(text: str, size: int) -> Iterator[str]:
-    """Cut a long text into parts of about `size` characters where every pattern here ends a word.
+    """Cut a long text into parts of about `size` characters where QWEN2 ends a word in any case.
 
     That is between a line end and a character that is not white space. Text without such a place stays whole.
     """
@@ -69,3 +69,14 @@ def parts_of(text: str, size: int) -> Iterator[str]:
         yield text[start:cut]
         start = cut
     yield text[start:] if start else text
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text has no lone surrogate: half a character, which no engine takes."""
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

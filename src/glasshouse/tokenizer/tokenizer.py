@@ -8,23 +8,31 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import tiktoken
 
 from glasshouse.core.errors import ModelError
 from glasshouse.tokenizer.chat_template import CHATML, ChatTemplate
 from glasshouse.tokenizer.special_tokens import ASSISTANT_MAY_WRITE, END_OF_TEXT, END_OF_TURN, SPECIAL_TOKENS
-from glasshouse.tokenizer.split_pattern import QWEN2, long_white_runs
+from glasshouse.tokenizer.split_pattern import LONGEST_WHITE_RUN, QWEN2, is_unicode, long_white_runs, parts_of
 from glasshouse.tokenizer.training import learn_tokens
 
-_CHUNK = 262_144
-"""Characters that one thread encodes at a time: large enough that handing out work costs nothing."""
+Normalization = Literal["NFC", "NFD", "NFKC", "NFKD"]
+"""Unicode's normal forms. Ours uses none, so that every text comes back as it was."""
+
+_GROUP = 262_144
+"""Characters that a thread encodes at a time: so many that handing out the work costs nothing."""
+
+_BETWEEN = "\uffff"
+"""Stands between texts that are encoded in one go. Unicode keeps this character for such uses."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ class Tokenizer:
         special: Mapping[str, int],
         *,
         pattern: str = QWEN2,
-        normalization: str | None = None,
+        normalization: Normalization | None = None,
         chat_template: str | None = CHATML,
         bos: str | None = END_OF_TEXT,
         eos: str | None = END_OF_TEXT,
@@ -65,15 +73,19 @@ class Tokenizer:
         self._tokens = list(tokens)
         self.special: dict[str, int] = dict(special)
         self.pattern = pattern
-        self.normalization = normalization
+        self.normalization: Normalization | None = normalization
         self._roles = {"bos": bos, "eos": eos, "pad": pad}
         self._chat_template = chat_template
         self.files = files
         special_ids = set(self.special.values())
         self._special_ids = frozenset(special_ids)
         self.ranks = {token: i for i, token in enumerate(self._tokens) if i not in special_ids}
+        # Our special tokens are cut out before tiktoken sees a text; the one it knows is the separator.
         self._encoding = tiktoken.Encoding(
-            "glasshouse", pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=self.special
+            "glasshouse",
+            pat_str=pattern,
+            mergeable_ranks=self.ranks,
+            special_tokens={_BETWEEN: len(self._tokens)},
         )
         longest_first = sorted(map(re.escape, self.special), key=len, reverse=True)
         self._special_text = re.compile(f"({'|'.join(longest_first)})") if special else None
@@ -107,14 +119,10 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`. Names of special tokens in it are plain text."""
-        if self.normalization is not None:
-            text = unicodedata.normalize(self.normalization, text)  # type: ignore[arg-type]
-        if len(text) >= 100_000:
-            return self._encode_long(text)
-        return self._encoding.encode_ordinary(text)
-
-    def _encode_long(self, text: str) -> list[int]:
-        """As encode, with very long white space kept from the engine, whose stack it would overflow."""
+        text = self._normalized(text)
+        if len(text) < LONGEST_WHITE_RUN:
+            return self._encoding.encode_ordinary(text)
+        # Very long white space is kept from the engine, whose stack it would overflow.
         ids: list[int] = []
         start = 0
         for run_start, run_end in long_white_runs(text, self.pattern):
@@ -125,8 +133,32 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of every text, on all cores: the same as encode of each."""
-        with ThreadPoolExecutor(_threads()) as executor:
-            return list(executor.map(self.encode, texts))
+        # Texts much longer than a group are cut where every word ends anyway, to share them between threads.
+        cut = [list(parts_of(text, _GROUP)) if self.pattern == QWEN2 else [text] for text in texts]
+        encoded = iter(self._encode_parts([part for parts in cut for part in parts]))
+        return [
+            next(encoded) if len(parts) == 1 else list(chain.from_iterable(islice(encoded, len(parts))))
+            for parts in cut
+        ]
+
+    def _encode_parts(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        groups = list(_groups(texts))
+        if len(groups) < 2:
+            return chain.from_iterable(map(self._encode_group, groups))
+        with ThreadPoolExecutor(min(_threads(), len(groups))) as executor:
+            return chain.from_iterable(list(executor.map(self._encode_group, groups)))
+
+    def _encode_group(self, texts: list[str]) -> list[list[int]]:
+        """Short texts are encoded as one: a call of the engine costs as much as a hundred characters."""
+        joined = self._normalized(_BETWEEN.join(texts))
+        if len(texts) == 1 or joined.count(_BETWEEN) >= len(texts) or not is_unicode(joined):
+            return [self.encode(text) for text in texts]
+        ids = self._encoding.encode_to_numpy(joined, allowed_special={_BETWEEN}, disallowed_special=())
+        ends = np.flatnonzero(ids == len(self._tokens)).tolist()  # (texts - 1,)
+        flat: list[int] = ids.tolist()
+        return [
+            flat[start:end] for start, end in zip([0, *(e + 1 for e in ends)], [*ends, None], strict=True)
+        ]
 
     def encode_with_special(self, text: str) -> list[int]:
         """Ids of `text` in which names of special tokens become those tokens: for text that we wrote."""
@@ -231,6 +263,9 @@ class Tokenizer:
             position = after
         return mask
 
+    def _normalized(self, text: str) -> str:
+        return text if self.normalization is None else unicodedata.normalize(self.normalization, text)
+
     # Special tokens with a role
 
     @property
@@ -265,6 +300,20 @@ class Tokenizer:
         raise ModelError(
             f"this tokenizer has no {role} token", fix="name its eos_token in its tokenizer_config.json"
         )
+
+
+def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Neighbouring texts of about _GROUP characters together."""
+    group: list[str] = []
+    size = 0
+    for text in texts:
+        if group and size + len(text) > _GROUP:
+            yield group
+            group, size = [], 0
+        group.append(text)
+        size += len(text)
+    if group:
+        yield group
 
 
 def _threads() -> int:

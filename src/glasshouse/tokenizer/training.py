@@ -12,7 +12,7 @@ import rustbpe
 from glasshouse.core.errors import ConfigError, DataError
 from glasshouse.core.progress import say
 from glasshouse.tokenizer.special_tokens import SPECIAL_TOKENS
-from glasshouse.tokenizer.split_pattern import LONGEST_WHITE_RUN, QWEN2, long_white_runs, parts_of
+from glasshouse.tokenizer.split_pattern import LONGEST_WHITE_RUN, QWEN2, is_unicode, long_white_runs, parts_of
 
 BYTES_ONLY = 256 + len(SPECIAL_TOKENS)
 """The vocabulary size that asks for no merges at all: the plain bytes and the special tokens."""
@@ -81,10 +81,4 @@ class _Counted:
 
 def _well_formed(text: str) -> str:
     """The text with U+FFFD for lone surrogates (half characters), as the encoder reads them."""
-    if text.isascii():
-        return text
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return text if is_unicode(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
