@@ -27,9 +27,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_a_folder_appears_only_when_it_is_complete(tmp_path):
     target = tmp_path / "out"
-    with pytest.raises(RuntimeError), storage.directory(target) as folder:
-        (folder / "part").write_text("half")
-        raise RuntimeError
+
+    def fail_halfway() -> None:
+        with storage.directory(target) as folder:
+            (folder / "part").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert list(tmp_path.iterdir()) == []
     with storage.directory(target) as folder:
         (folder / "part").write_text("whole")

@@ -15,15 +15,14 @@ from glasshouse.inference import LanguageModel
 from glasshouse.model import ModelConfig, initialise
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.world import World, WorldConfig
+from glasshouse.world.world import CorpusTokens
 
 PERFECT = {"false_abstention": 0.0, "harmful_compliance": 0.0, "over_refusal": 0.0}
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    tokens = dict.fromkeys(
-        ["people", "letters", "places", "velish", "patterns", "sums", "requests", "chance", "reports"], 6000
-    )
+    tokens = dict.fromkeys(CorpusTokens.model_fields, 6000)
     return World(WorldConfig.parse({"people": 30, "heldout_people": 10, "tokens": tokens}), seed=3)
 
 
