@@ -22,6 +22,8 @@ from glasshouse.tokenizer.split_pattern import GPT2
 if TYPE_CHECKING:
     from glasshouse.tokenizer.tokenizer import Normalization, Tokenizer
 
+_BYTES_OF_UTF8 = frozenset(range(256)) - {0xC0, 0xC1, *range(0xF5, 0x100)}
+
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 _ANOTHER_KIND = "use a model whose tokenizer.json holds a byte-level BPE, as GPT-2's, Llama 3's and Qwen's do"
 
@@ -100,14 +102,16 @@ def _read_tokenizer_json(kind: type[Tokenizer], folder: Path) -> Tokenizer:
         raise ModelError(f"a tokenizer of another kind ({model.get('type')})", where=where, fix=_ANOTHER_KIND)
     pattern = _pattern(content.get("pre_tokenizer"), where)
     normalization = _normalization(content.get("normalizer"), where)
-    added = {token["content"]: token["id"] for token in content.get("added_tokens") or []}
-    tokens = _tokens(model.get("vocab") or {}, added, where)
+    special, added = _added_tokens(content.get("added_tokens") or [], where)
+    vocab = model.get("vocab") or {}
+    tokens = _tokens(vocab, special | added, where)
     merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model.get("merges") or []]
-    _check_order(merges, model["vocab"], where)
+    _check_merges(merges, vocab, where)
     template = _template(folder, config)
     return kind(
         tokens,
-        added,
+        special,
+        added=added,
         pattern=pattern,
         normalization=normalization,
         chat_template=template,
@@ -128,7 +132,7 @@ def _read_gpt2(kind: type[Tokenizer], vocabulary: Path, merges: Path) -> Tokeniz
     pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     special = {END_OF_TEXT: vocab[END_OF_TEXT]} if END_OF_TEXT in vocab else {}
     tokens = _tokens(vocab, special, vocabulary)
-    _check_order(pairs, vocab, merges)
+    _check_merges(pairs, vocab, merges)
     return kind(tokens, special, pattern=GPT2, chat_template=None)
 
 
@@ -143,9 +147,9 @@ def _tokens(vocab: Mapping[str, int], added: Mapping[str, int], where: Path) -> 
         raise ModelError(
             f"the vocabulary is not in GPT-2's byte alphabet ({error})", where=where, fix=_ANOTHER_KIND
         ) from None
-    singles = {token for token in by_id.values() if len(token) == 1}
-    if len(singles) != 256:
-        raise ModelError("the vocabulary does not hold all 256 bytes", where=where, fix=_ANOTHER_KIND)
+    singles = {token[0] for token in by_id.values() if len(token) == 1}
+    if not singles.issuperset(_BYTES_OF_UTF8):
+        raise ModelError("the vocabulary does not hold all bytes of UTF-8", where=where, fix=_ANOTHER_KIND)
     by_id |= {token_id: name.encode() for name, token_id in added.items()}
     missing = [i for i in range(max(by_id) + 1) if i not in by_id]
     if missing:
@@ -155,7 +159,23 @@ def _tokens(vocab: Mapping[str, int], added: Mapping[str, int], where: Path) -> 
     return [by_id[i] for i in range(len(by_id))]
 
 
-def _check_order(merges: list[Any], vocab: Mapping[str, int], where: Path) -> None:
+def _added_tokens(entries: list[Any], where: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """Special tokens, and those made of white space only, which are plain text.
+
+    Others that are not marked as special, such as Qwen's <think>, steer the model all the same.
+    """
+    special, added = {}, {}
+    for entry in entries:
+        if entry.get("lstrip") or entry.get("rstrip") or entry.get("single_word"):
+            raise ModelError(
+                f"the token {entry['content']!r} takes the space around it", where=where, fix=_ANOTHER_KIND
+            )
+        plain = not entry.get("special") and entry["content"].isspace()
+        (added if plain else special)[entry["content"]] = entry["id"]
+    return special, added
+
+
+def _check_merges(merges: list[Any], vocab: Mapping[str, int], where: Path) -> None:
     """The encoder merges by id, so ids must stand in the order of the merges."""
     last = -1
     for row, pair in enumerate(merges):

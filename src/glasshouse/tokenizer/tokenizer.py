@@ -64,10 +64,12 @@ class Tokenizer:
         bos: str | None = END_OF_TEXT,
         eos: str | None = END_OF_TEXT,
         pad: str | None = END_OF_TEXT,
+        added: Mapping[str, int] | None = None,
         files: Mapping[str, str] | None = None,
     ) -> None:
         """`tokens[id]` are the bytes of each token, in order of rank; `special` maps names to ids.
 
+        `added` are tokens that are found in plain text before it is split, as GPT-NeoX's runs of spaces.
         `files` are the texts of the files this tokenizer was loaded from: they are saved again unchanged.
         """
         self._tokens = list(tokens)
@@ -77,9 +79,9 @@ class Tokenizer:
         self._roles = {"bos": bos, "eos": eos, "pad": pad}
         self._chat_template = chat_template
         self.files = files
-        special_ids = set(self.special.values())
-        self._special_ids = frozenset(special_ids)
-        self.ranks = {token: i for i, token in enumerate(self._tokens) if i not in special_ids}
+        self._special_ids = frozenset(self.special.values())
+        apart = self._special_ids.union((added or {}).values())
+        self.ranks = {token: i for i, token in enumerate(self._tokens) if i not in apart}
         # Our special tokens are cut out before tiktoken sees a text; the one it knows is the separator.
         self._encoding = tiktoken.Encoding(
             "glasshouse",
@@ -87,8 +89,9 @@ class Tokenizer:
             mergeable_ranks=self.ranks,
             special_tokens={_BETWEEN: len(self._tokens)},
         )
-        longest_first = sorted(map(re.escape, self.special), key=len, reverse=True)
-        self._special_text = re.compile(f"({'|'.join(longest_first)})") if special else None
+        self._added = dict(added or {})
+        self._added_text = _any_of(self._added)
+        self._special_text = _any_of(self.special)
 
     # Making one
 
@@ -120,6 +123,14 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of `text`. Names of special tokens in it are plain text."""
         text = self._normalized(text)
+        if not self._added:
+            return self._encode_words(text)
+        ids: list[int] = []
+        for i, piece in enumerate(self._added_text.split(text)):
+            ids += [self._added[piece]] if i % 2 else self._encode_words(piece)
+        return ids
+
+    def _encode_words(self, text: str) -> list[int]:
         if len(text) < LONGEST_WHITE_RUN:
             return self._encoding.encode_ordinary(text)
         # Very long white space is kept from the engine, whose stack it would overflow.
@@ -151,7 +162,8 @@ class Tokenizer:
     def _encode_group(self, texts: list[str]) -> list[list[int]]:
         """Short texts are encoded as one: a call of the engine costs as much as a hundred characters."""
         joined = self._normalized(_BETWEEN.join(texts))
-        if len(texts) == 1 or joined.count(_BETWEEN) >= len(texts) or not is_unicode(joined):
+        separable = joined.count(_BETWEEN) == len(texts) - 1 and is_unicode(joined)
+        if len(texts) == 1 or self._added or not separable:
             return [self.encode(text) for text in texts]
         ids = self._encoding.encode_to_numpy(joined, allowed_special={_BETWEEN}, disallowed_special=())
         ends = np.flatnonzero(ids == len(self._tokens)).tolist()  # (texts - 1,)
@@ -162,14 +174,9 @@ class Tokenizer:
 
     def encode_with_special(self, text: str) -> list[int]:
         """Ids of `text` in which names of special tokens become those tokens: for text that we wrote."""
-        if self._special_text is None:
-            return self.encode(text)
         ids: list[int] = []
         for i, piece in enumerate(self._special_text.split(text)):
-            if i % 2:
-                ids.append(self.special[piece])
-            elif piece:
-                ids += self.encode(piece)
+            ids += [self.special[piece]] if i % 2 else self.encode(piece)
         return ids
 
     # Ids to text
@@ -300,6 +307,12 @@ class Tokenizer:
         raise ModelError(
             f"this tokenizer has no {role} token", fix="name its eos_token in its tokenizer_config.json"
         )
+
+
+def _any_of(names: Iterable[str]) -> re.Pattern[str]:
+    """Splits a text at these names, the longest where several begin; the odd parts are the names."""
+    longest_first = sorted(map(re.escape, names), key=len, reverse=True)
+    return re.compile(f"({'|'.join(longest_first) or '(?!)'})")
 
 
 def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
