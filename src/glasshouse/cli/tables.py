@@ -1,0 +1,104 @@
+"""What the verbs print: tables for people, JSON for programs. Results go to stdout, news to stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from glasshouse.pipeline.summary import Summary, probe_names, show_duration, show_value
+
+if TYPE_CHECKING:
+    from glasshouse.pipeline.compare import Comparison
+    from glasshouse.pipeline.record import Record
+    from glasshouse.pipeline.run_folder import Problem
+
+
+WIDE = 200
+"""Columns of a table that goes to a file or a pipe, where nothing needs to be cut."""
+
+
+def _table(*columns: str, numbers: Collection[str] = ()) -> Table:
+    """A plain table with these columns; those in `numbers` stand to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left")
+    return table
+
+
+def _print(table: Table) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDE)
+    console.print(table)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def show_run(path: Path) -> None:
+    """Each probe before and after each stage, the report, and what to type next."""
+    summary = Summary.read(path)
+    if summary.models:
+        models = [model.replace("_", " ") for model in summary.models]
+        table = _table("probe (95% interval)", *models, numbers=set(models))
+        for probe in probe_names(summary):
+            values = [show_value(summary.probes[model].get(probe)) for model in summary.models]
+            table.add_row(probe, *values)
+        _print(table)
+    seconds = [record.duration_seconds or 0.0 for record in summary.records.values()]
+    typer.echo(f"time    {show_duration(sum(seconds))}")
+    if (path / "report.html").is_file():
+        typer.echo(f"report  {path / 'report.html'}")
+    trained = [name for name in summary.metrics if (path / name / "model").is_dir()]
+    if trained:
+        typer.echo(f"model   {path / trained[-1] / 'model'}")
+        typer.echo(f"chat    glasshouse chat {path}")
+
+
+def show_probes(probes: Mapping[str, Mapping[str, Any]]) -> None:
+    table = _table("probe", "value", "95% interval", "n", numbers={"value", "n"})
+    for name, probe in probes.items():
+        known = probe.get("low") is not None and probe.get("high") is not None
+        interval = f"{probe['low']:.3f} – {probe['high']:.3f}" if known else "–"
+        table.add_row(name, f"{probe['value']:.3f}", interval, str(probe.get("n", "–")))
+    _print(table)
+
+
+def show_comparison(comparison: Comparison) -> None:
+    first, second = comparison.names
+    if comparison.settings:
+        table = _table("setting", first, second)
+        for setting in comparison.settings:
+            table.add_row(setting.key, setting.first, setting.second)
+        _print(table)
+        typer.echo()
+    else:
+        typer.echo("the recipes are the same\n")
+    figures = {first, second, "difference"}
+    table = _table("after", "probe", first, second, "difference", "", numbers=figures)
+    for row in comparison.probes:
+        if row.difference is not None:  # asked in both runs
+            difference = f"{row.difference:+.3f}"
+            table.add_row(
+                row.model, row.probe, show_value(row.first), show_value(row.second), difference, row.verdict
+            )
+    _print(table)
+    typer.echo("* the 95% intervals do not overlap\n")
+
+
+def show_verification(run: Path, records: Mapping[str, Record], problems: list[Problem]) -> None:
+    if not problems:
+        files = sum(len(record.files) for record in records.values())
+        typer.echo(f"{run}: {files} files of {len(records)} stages are as they were recorded")
+        return
+    table = _table("stage", "file", "problem")
+    for problem in problems:
+        table.add_row(problem.stage, problem.file, problem.what)
+    _print(table)

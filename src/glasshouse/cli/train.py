@@ -1,0 +1,58 @@
+"""`glasshouse train`: one training stage alone, on the user's own files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glasshouse.cli import tables
+from glasshouse.cli.run import Device, MoreData, all_data
+
+app = typer.Typer(
+    help="Train one stage alone on your own files; the result is a run folder.",
+    no_args_is_help=True,
+    epilog="\b\nExample:\n  glasshouse train sft --model runs/pocket-mini --data chats.jsonl --out runs/mine",
+)
+
+Files = Annotated[list[str], typer.Option("--data", metavar="PATH...", help="Files or folders.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Run folder to write; the same command continues it.")]
+Keys = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="key=v", help="Change a setting of the stage; may be repeated."),
+]
+
+
+@app.command(
+    epilog="\b\nExample:\n  glasshouse train sft --model runs/pocket-mini --data chats.jsonl --out runs/mine"
+)
+def sft(
+    model: Annotated[str, typer.Option(metavar="MODEL", help="Run or model folder to start from.")],
+    data: Files,
+    out: Out,
+    settings: Keys = None,
+    device: Device = None,
+    more: MoreData = None,
+) -> None:
+    """Fine-tune a model on conversations: {"messages": [{"role", "content"}, ...]} a line."""
+    from glasshouse.pipeline.train import train_sft
+
+    tables.show_run(train_sft(model, all_data(data, more), out, settings or (), device).path)
+
+
+@app.command(epilog="\b\nExample:\n  glasshouse train pretrain --data books/ --out runs/books")
+def pretrain(
+    data: Files,
+    out: Out,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Go on from this model instead of from nothing.")
+    ] = None,
+    settings: Keys = None,
+    device: Device = None,
+    more: MoreData = None,
+) -> None:
+    """Train on plain text; without --model also a tokenizer, with the shapes of the recipe own-text."""
+    from glasshouse.pipeline.train import train_pretrain
+
+    tables.show_run(train_pretrain(all_data(data, more), out, model, settings or (), device).path)

@@ -1,0 +1,102 @@
+"""Loss curves as inline SVG that takes its colours from the page, so that it fits light and dark."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+TEXT, LINE = "#010203", "#020304"
+SERIES = ("#030405", "#040506")
+_CSS = {TEXT: "var(--text)", LINE: "var(--line)", SERIES[0]: "var(--first)", SERIES[1]: "var(--second)"}
+"""Stand-ins drawn by matplotlib, which knows no CSS variables, and what each becomes in the SVG."""
+
+SMOOTH_ROWS = 200
+"""A curve of more rows than this is drawn faint, with its running mean over a fiftieth of the rows on top."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Rows of one metrics.jsonl and the name in the legend."""
+
+    label: str
+    rows: Sequence[Mapping[str, Any]]
+
+
+def loss_svg(curves: Sequence[Curve], title: str) -> str:
+    """Training loss (line) and validation loss (dots) over tokens; at most two curves. "" without rows."""
+    if not any(curve.rows for curve in curves):
+        return ""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 10}
+    with rc_context(style):
+        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        for colour, curve in zip(SERIES, curves, strict=False):
+            if curve.rows:
+                _draw(axes, curve, colour, several=len(curves) > 1)
+        _dress(axes, curves)
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _inline(drawn.getvalue(), title)
+
+
+def _draw(axes: Any, curve: Curve, colour: str, *, several: bool) -> None:
+    tokens = [row["tokens"] for row in curve.rows]
+    losses = [row["loss"] for row in curve.rows]
+    name = f"{curve.label}: " if several else ""
+    many = len(losses) > SMOOTH_ROWS
+    axes.plot(tokens, losses, color=colour, linewidth=1, alpha=0.25 if many else 1.0)
+    axes.plot(tokens, running_mean(losses) if many else losses, color=colour, label=f"{name}training")
+    held_out = [(row["tokens"], row["val_loss"]) for row in curve.rows if "val_loss" in row]
+    if held_out:
+        axes.plot(
+            *zip(*held_out, strict=True),
+            color=colour,
+            marker="o",
+            markersize=4,
+            linestyle=":",
+            label=f"{name}held out",
+        )
+
+
+def _dress(axes: Any, curves: Sequence[Curve]) -> None:
+    losses = sorted(row["loss"] for curve in curves for row in curve.rows)
+    if len(losses) > 20:  # the first steps would squeeze everything else into a line
+        top = losses[math.floor(0.98 * (len(losses) - 1))]
+        axes.set_ylim(losses[0] - 0.05 * (top - losses[0]), top + 0.05 * (top - losses[0]))
+    axes.set_xlabel("tokens", color=TEXT)
+    axes.set_ylabel("loss, nats a token", color=TEXT)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e5 else f"{x:g}")
+    axes.tick_params(colors=TEXT, length=0)
+    axes.grid(color=LINE, linewidth=0.8)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.legend(frameon=False, labelcolor=TEXT)
+
+
+def running_mean(values: Sequence[float]) -> list[float]:
+    """Mean over a window of a fiftieth of the values, centred, shorter at both ends."""
+    half = max(1, len(values) // 100)
+    sums = [0.0]
+    for value in values:
+        sums.append(sums[-1] + value)
+    bounds = [(max(0, i - half), min(len(values), i + half + 1)) for i in range(len(values))]
+    return [(sums[high] - sums[low]) / (high - low) for low, high in bounds]
+
+
+def _inline(svg: str, title: str) -> str:
+    """The <svg> element alone, scaling with the page and coloured by it."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', rf'\1 role="img" aria-label="{title}"', svg, count=1)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"font: (\d+px)[^;\"]*", r"font-size: \1", svg)
+    for stand_in, variable in _CSS.items():
+        svg = svg.replace(stand_in, variable)
+    return svg

@@ -1,0 +1,70 @@
+"""The probes of any model, outside of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from glasshouse.core.config import apply_overrides
+from glasshouse.core.errors import UsageError
+from glasshouse.pipeline.models import load, resolve_model
+from glasshouse.pipeline.recipe import Recipe, load_recipe
+from glasshouse.pipeline.stages.corpus import VALIDATION
+from glasshouse.pipeline.stages.evaluate import EvaluateConfig, ask, held_out_texts
+from glasshouse.pipeline.summary import RECIPE
+
+
+def evaluate_model(
+    model: str | None = None,
+    *,
+    suite: str | None = None,
+    data: Iterable[str] = (),
+    settings: Iterable[str] = (),
+    device: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Probe -> {"value", "low", "high", "n"}. A model of a run is asked about that run's world or text.
+
+    `suite` is "world" or "text"; the latter reads `data`, or else the run's held-out text. Raises
+    UsageError where there is neither.
+    """
+    folder = resolve_model(model)
+    run = folder.parent.parent
+    recipe = load_recipe(run / RECIPE) if (run / RECIPE).is_file() else None
+    given = recipe.evaluate.model_dump() if recipe is not None and recipe.evaluate is not None else {}
+    config = EvaluateConfig.parse(apply_overrides(given, settings), "eval")
+    data = tuple(data)
+    if suite is None:
+        suite = "text" if data or recipe is None or recipe.world is None else "world"
+    if suite == "world":
+        return ask(config, load(folder, device or "auto"), _world(recipe), [])
+    if data:
+        texts = _texts(data, config.text_bytes)
+    elif (run / "corpus" / VALIDATION).is_file():
+        texts = held_out_texts(run / "corpus" / VALIDATION, config.text_bytes)
+    else:
+        raise UsageError("there is no text to score", fix="name some with --data PATH")
+    return ask(config, load(folder, device or "auto"), None, texts)
+
+
+def _world(recipe: Recipe | None) -> Any:
+    """The world of the model's own run; any other model is asked about the default recipe's."""
+    from glasshouse.world import World
+
+    if recipe is None or recipe.world is None:
+        recipe = load_recipe("pocket")
+    assert recipe.world is not None
+    return World(recipe.world, recipe.seed)
+
+
+def _texts(data: Iterable[str], limit: int) -> list[str]:
+    from glasshouse.files import read_documents
+
+    texts: list[str] = []
+    left = limit
+    for document in read_documents([Path(path) for path in data]):
+        texts.append(document["text"].encode("utf-8")[:left].decode("utf-8", errors="ignore"))
+        left -= len(texts[-1].encode("utf-8"))
+        if left <= 0:
+            break
+    return texts

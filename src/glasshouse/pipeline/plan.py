@@ -1,0 +1,133 @@
+"""What a recipe will do: its steps in order, each with the key that says when two results are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from glasshouse.core.config import nearest
+from glasshouse.core.errors import DataError, UsageError
+from glasshouse.core.seeds import derive
+from glasshouse.core.storage import hash_file, hash_folder
+from glasshouse.pipeline.models import MODEL_STAGES, resolve_model
+from glasshouse.pipeline.recipe import STAGES, Recipe, section_settings
+from glasshouse.pipeline.record import stage_key
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage, or the evaluation of one model; both have a folder, a key and a record of their own."""
+
+    name: str  # its folder in the run: "pretrain", "evaluation/pretrain"
+    until: str  # the step belongs to a run `--until` this stage
+    config: dict[str, Any]  # everything of the recipe that its result depends on
+    seed: int
+    inputs: dict[str, str] = field(default_factory=dict)  # step name -> key
+    user_files: dict[str, str] = field(default_factory=dict)  # path -> hash of its content
+    key: str = ""
+
+    @property
+    def evaluates(self) -> str | None:
+        """The model that this step evaluates: a stage's, or "init" / "base" for what came before all."""
+        return self.name.removeprefix("evaluation/") if self.name.startswith("evaluation/") else None
+
+
+def plan(recipe: Recipe) -> list[Step]:
+    """The steps of a recipe; reads the user's files for their hashes, and raises DataError without them."""
+    steps: dict[str, Step] = {}
+
+    def add(name: str, until: str, config: dict[str, Any], inputs: Iterable[str], **rest: Any) -> None:
+        keys = {before: steps[before].key for before in inputs if before in steps}
+        seed, user_files = rest.get("seed", recipe.seed), rest.get("user_files", {})
+        key = stage_key(name, config, keys, user_files, seed)
+        steps[name] = Step(name, until, config, seed, keys, user_files, key)
+
+    world = {"world": recipe.world.model_dump(mode="json")} if recipe.world is not None else {}
+    base = _hashes([str(resolve_model(recipe.base))]) if recipe.base is not None else {}
+    if recipe.corpus is not None:
+        config = recipe.corpus.model_dump(mode="json", exclude={"data"})
+        add("corpus", "corpus", {**config, **world}, [], user_files=_hashes(recipe.corpus.data))
+    if recipe.tokenizer is not None:
+        add("tokenizer", "tokenizer", recipe.tokenizer.model_dump(mode="json"), ["corpus"])
+
+    start = {"model": recipe.model.model_dump(mode="json")} if recipe.model is not None else {}
+    model_steps = [stage for stage in MODEL_STAGES if getattr(recipe, stage) is not None]
+
+    def add_evaluation(model: str, until: str, config: dict[str, Any], **rest: Any) -> None:
+        if recipe.evaluate is None:
+            return
+        config = {**recipe.evaluate.model_dump(mode="json", exclude={"baselines"}), **world, **config}
+        add(f"evaluation/{model}", until, config, ["corpus", "tokenizer", model], **rest)
+
+    if model_steps:
+        first = "init" if recipe.base is None else "base"
+        weights = {**start, "init_seed": init_seed(recipe)} if recipe.base is None else {}
+        add_evaluation(first, model_steps[0], weights, user_files=base)
+    for i, stage in enumerate(model_steps):
+        section = getattr(recipe, stage)
+        config = _training_settings(section)
+        inputs, user_files = [model_steps[i - 1]] if i else [], {} if i else base
+        if stage == "pretrain":
+            config, inputs = {"model": start.get("model"), **config}, ["corpus", "tokenizer"]
+        if stage == "sft":
+            config.pop("data")
+            config.update(world if not section.data else {})
+            user_files = {**user_files, **_hashes(section.data)}
+        seed = stage_seed(recipe, stage)
+        add(stage, stage, config, inputs, seed=seed, user_files=user_files)
+        add_evaluation(stage, stage, {})
+    if recipe.evaluate is not None and recipe.evaluate.baselines and recipe.world is not None:
+        add_evaluation("baselines", "evaluate", {}, user_files=base)
+    return list(steps.values())
+
+
+def stage_seed(recipe: Recipe, stage: str) -> int:
+    """A training stage's seed: its own where the recipe gives one, else a stream of the recipe's.
+
+    32 bits of it, so that every reader of JSON keeps the number exactly.
+    """
+    section = getattr(recipe, stage)
+    return section.seed if "seed" in section.model_fields_set else derive(recipe.seed, stage) >> 31
+
+
+def init_seed(recipe: Recipe) -> int:
+    """The seed of the untrained weights."""
+    return stage_seed(recipe, "pretrain") if recipe.pretrain is not None else recipe.seed
+
+
+def _training_settings(section: Any) -> dict[str, Any]:
+    """Where the work runs does not name the result; its seed stands beside the settings."""
+    settings = section_settings(section)
+    return {name: value for name, value in settings.items() if name not in ("seed", "device")}
+
+
+def _hashes(paths: Iterable[str]) -> dict[str, str]:
+    result = {}
+    for path in paths:
+        if Path(path).is_dir():
+            result[path] = hash_folder(path)
+        elif Path(path).is_file():
+            try:
+                result[path] = hash_file(path)
+            except OSError as error:
+                raise DataError(f"cannot be read: {error.strerror}", where=path) from None
+        else:
+            raise DataError("no such file or folder", where=path, fix="check the path")
+    return result
+
+
+def up_to(steps: list[Step], recipe: Recipe, until: str | None) -> list[Step]:
+    """The steps of a run that ends with the stage `until`; raises UsageError when the recipe lacks it."""
+    if until is None:
+        return steps
+    if until not in recipe.stages:
+        close = nearest(until, recipe.stages)
+        hint = f"did you mean {close}? " if close else ""
+        raise UsageError(
+            f"the recipe {recipe.name} has no stage '{until}'",
+            fix=f"{hint}its stages are {', '.join(recipe.stages)}",
+        )
+    last = STAGES.index(until)
+    return [step for step in steps if STAGES.index(step.until) <= last]

@@ -1,0 +1,190 @@
+"""Recipes: a YAML file, its shipped relatives, and the settings given on the command line, as one object.
+
+    name: my-model          # also the default run folder, runs/my-model
+    extends: pocket         # optional: take another recipe's settings and change some
+    seed: 1
+    tokenizer: {vocab_size: 1024}
+    sft: null               # leaves a stage out
+
+A stage runs when its section is there. Every default stands in the class of the room that reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from glasshouse.core.config import Config, apply_overrides, load_yaml, nearest
+from glasshouse.core.errors import ConfigError
+from glasshouse.model import ModelConfig
+from glasshouse.pipeline.models import MODEL_STAGES
+from glasshouse.pipeline.stages.corpus import CorpusConfig
+from glasshouse.pipeline.stages.evaluate import EvaluateConfig
+from glasshouse.pipeline.stages.report import ReportConfig
+from glasshouse.pipeline.stages.sft import SFTStage
+from glasshouse.pipeline.stages.tokenizer import TokenizerConfig
+from glasshouse.training import TrainingConfig
+from glasshouse.world import WorldConfig
+
+STAGES = ("corpus", "tokenizer", *MODEL_STAGES, "evaluate", "report")
+
+
+class Recipe(Config):
+    name: str = Field(min_length=1, pattern=r"^[\w][\w.-]*$")
+    seed: int = Field(1, ge=0)
+    device: str = "auto"
+    rate_per_hour: float | None = Field(None, ge=0)
+    """What an hour of this machine costs, for the report; left out, costs stay unknown."""
+    base: str | None = None
+    """A model folder to start from, with its tokenizer, instead of an untrained model."""
+    world: WorldConfig | None = None
+    corpus: CorpusConfig | None = None
+    tokenizer: TokenizerConfig | None = None
+    model: ModelConfig | None = None
+    pretrain: TrainingConfig | None = None
+    sft: SFTStage | None = None
+    evaluate: EvaluateConfig | None = None
+    report: ReportConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _vocabulary_from_tokenizer(cls, data: Any) -> Any:
+        """The model is as wide as its tokenizer: its size is written once, in the tokenizer's section."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("model"), Mapping):
+            return data
+        if "vocab_size" in data["model"]:
+            raise ConfigError("model.vocab_size is the tokenizer's", fix="set tokenizer.vocab_size")
+        section = data.get("tokenizer")
+        default = TokenizerConfig.model_fields["vocab_size"].default
+        size = section.get("vocab_size", default) if isinstance(section, Mapping) else default
+        return {**data, "model": {**data["model"], "vocab_size": size}}
+
+    @model_validator(mode="after")
+    def _stages_fit_together(self) -> Self:
+        own_text = self.corpus is not None and bool(self.corpus.data)
+        if own_text and self.world is not None:
+            raise ConfigError(
+                "this recipe's text comes from its invented world",
+                fix="take the recipe own-text for your data",
+            )
+        if self.corpus is not None and not own_text and self.world is None:
+            raise ConfigError("there is no text to read", fix="name your files or folders with --data PATH")
+        if self.base is None:
+            needs = {"tokenizer": "corpus", "model": "tokenizer", "pretrain": "model", "sft": "pretrain"}
+        else:
+            needs = {"pretrain": "corpus"}
+            if self.tokenizer is not None or self.model is not None:
+                raise ConfigError(
+                    "the base model brings its own tokenizer and shape",
+                    where="base",
+                    fix="leave out the sections tokenizer and model",
+                )
+        for section, before in needs.items():
+            if getattr(self, section) is not None and getattr(self, before) is None:
+                raise ConfigError(f"{section} needs the section {before}", fix=f"add {before} to the recipe")
+        if self.sft is not None and not self.sft.data and self.world is None:
+            raise ConfigError("sft has no conversations to learn from", fix="set sft.data to your files")
+        if self.evaluate is not None and self.corpus is None and self.world is None:
+            raise ConfigError("evaluate has nothing to ask", fix="add a corpus or a world to the recipe")
+        self._rows_fit_the_context()
+        return self
+
+    def _rows_fit_the_context(self) -> None:
+        for name, stage in (("pretrain", self.pretrain), ("sft", self.sft)):
+            context = self.model.max_position_embeddings if self.model is not None else None
+            if stage is not None and context is not None and stage.sequence_length > context:
+                raise ConfigError(
+                    f"{name}.sequence_length ({stage.sequence_length}) is longer than the model's context "
+                    f"({context})",
+                    fix=f"set model.max_position_embeddings={stage.sequence_length}",
+                )
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages of this recipe, in order."""
+        return [stage for stage in STAGES if getattr(self, stage) is not None]
+
+    def settings(self) -> dict[str, Any]:
+        """Everything as resolved, as plain YAML values: parsing it again gives the same recipe."""
+        result = {
+            name: section_settings(value) if isinstance(value, Config) else value
+            for name, value in ((name, getattr(self, name)) for name in type(self).model_fields)
+            if value is not None
+        }
+        result.get("model", {}).pop("vocab_size", None)
+        return result
+
+    def to_yaml(self, versions: Mapping[str, Any]) -> str:
+        head = "".join(f"# {name}: {value}\n" for name, value in versions.items())
+        return head + yaml.safe_dump(self.settings(), sort_keys=False, allow_unicode=True, width=100)
+
+
+def section_settings(section: Config) -> dict[str, Any]:
+    """A section's values; a seed or device that is not its own but the recipe's is left out."""
+    inherited = {"seed", "device"} - section.model_fields_set
+    return section.model_dump(mode="json", exclude=inherited)
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes in the package."""
+    folder = resources.files("glasshouse") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load_recipe(
+    recipe: str | Path,
+    *,
+    data: Iterable[str] = (),
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    device: str | None = None,
+) -> Recipe:
+    """Resolve a shipped recipe's name or a YAML file; raises ConfigError naming the key and the fix.
+
+    `overrides`: ["sft.tokens=7"] or {"sft.tokens": 7}. `data` names the user's own text.
+
+    >>> load_recipe("own-text", data=["books/"], overrides={"seed": 7}).seed
+    7
+    """
+    settings, source = _read(str(recipe))
+    if isinstance(overrides, Mapping):
+        overrides = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    settings = apply_overrides(settings, overrides)
+    if data := tuple(data):
+        settings = apply_overrides(settings, [f"corpus.data={json.dumps([str(d) for d in data])}"])
+    if device is not None:
+        settings["device"] = device
+    return Recipe.parse(settings, source)
+
+
+def _read(recipe: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, Any], str]:
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        settings, source = load_yaml(path), str(path)
+    else:
+        names = shipped_recipes()
+        if recipe not in names:
+            close = nearest(recipe, names)
+            hint = f"did you mean '{close}'? " if close else ""
+            raise ConfigError(
+                f"no recipe is called '{recipe}'", fix=f"{hint}take one of {', '.join(names)}, or a YAML file"
+            )
+        text = (resources.files("glasshouse") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
+        settings, source = yaml.safe_load(text), f"recipe {recipe}"
+    parent = settings.pop("extends", None)
+    if parent is not None:
+        if not isinstance(parent, str) or recipe in seen:
+            raise ConfigError("'extends' must name one other recipe, without a circle", where=source)
+        settings = _merge(_read(parent, (*seen, recipe))[0], settings)
+    return settings, source
+
+
+def _merge(base: Any, change: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(change, Mapping):
+        return {**base, **{key: _merge(base.get(key), value) for key, value in change.items()}}
+    return change

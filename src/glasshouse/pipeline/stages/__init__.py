@@ -1,0 +1,1 @@
+"""The stages, one file each: a function from artifacts to artifacts with its typed config."""

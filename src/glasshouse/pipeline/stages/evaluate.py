@@ -1,0 +1,121 @@
+"""evaluate: the probes of one model, and its replies to the fixed prompts.
+
+    evaluation/<model>/probes.json     probe -> {"value", "low", "high", "n"}, 95% intervals
+    evaluation/<model>/samples.json    the fixed prompts, each with this model's reply
+
+<model> is a stage that leaves a model, or "init" (untrained) or "base" for what came before all. The
+folder evaluation/baselines/ holds the same probes answered without any model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from glasshouse.core.config import Config
+from glasshouse.core.storage import write_json
+from glasshouse.pipeline.documents import read_rows
+
+if TYPE_CHECKING:
+    from glasshouse.evaluation import Estimate
+    from glasshouse.inference import LanguageModel
+    from glasshouse.tokenizer import Tokenizer
+    from glasshouse.world import World
+
+PROBES, SAMPLES = "probes.json", "samples.json"
+
+SAMPLE_PROMPTS = 4
+"""Places in held-out text that a model of the user's own text continues in the report."""
+
+
+class EvaluateConfig(Config):
+    n: int = Field(600, ge=1)
+    """Questions asked for the main probes of the world; the side ones get fewer."""
+    probes: tuple[str, ...] | None = None
+    """Names of the world's probes to ask; all of them when left out."""
+    baselines: bool = True
+    """Also let a nearest-neighbour and an n-gram baseline answer the world's probes."""
+    text_bytes: int = Field(400_000, ge=1)
+    """Held-out text of the user's own that is read for bits per byte, about."""
+    sample_tokens: int = Field(64, ge=1)
+    """Length of the replies to the fixed prompts."""
+
+
+def evaluate(
+    config: EvaluateConfig, model: LanguageModel, out: Path, *, world: World | None, validation: Path | None
+) -> None:
+    """Ask the probes of the world, or of a file of held-out documents where there is no world."""
+    texts = [] if validation is None or world is not None else held_out_texts(validation, config.text_bytes)
+    probes = ask(config, model, world, texts)
+    prompts = world.samples() if world is not None else text_prompts(texts)
+    write_json(out / SAMPLES, [answer(model, prompt, config.sample_tokens) for prompt in prompts])
+    write_json(out / PROBES, probes)
+
+
+def ask(
+    config: EvaluateConfig, model: LanguageModel, world: World | None, texts: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Probe name -> {"value", "low", "high", "n"}: the world's suite, or bits per byte of `texts`."""
+    from glasshouse import evaluation
+
+    if world is not None:
+        return as_json(evaluation.run_suite(world, model, config.n, config.probes))
+    return as_json({"bits_per_byte": evaluation.bits_per_byte(model, texts)})
+
+
+def score_baselines(config: EvaluateConfig, tokenizer: Tokenizer, world: World, out: Path) -> None:
+    """evaluation/baselines/<baseline>.json, in the form of probes.json."""
+    from glasshouse.evaluation import run_baselines
+
+    for name, probes in run_baselines(world, tokenizer, config.n).items():
+        write_json(out / f"{name}.json", as_json(probes))
+
+
+def as_json(probes: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+    """An interval that is not known (of a single observation) becomes null."""
+    return {
+        name: {k: v if math.isfinite(v) else None for k, v in estimate.as_dict().items()}
+        for name, estimate in probes.items()
+    }
+
+
+def held_out_texts(path: Path, limit: int) -> list[str]:
+    """The first documents of a file, about `limit` bytes, the last one cut there."""
+    texts, left = [], limit
+    for row in read_rows(path):
+        text = row["text"].encode("utf-8")[:left].decode("utf-8", errors="ignore")
+        if text:
+            texts.append(text)
+        left -= len(text.encode("utf-8"))
+        if left <= 0 or not text:
+            break
+    return texts
+
+
+def text_prompts(texts: list[str]) -> list[dict[str, Any]]:
+    """Some words of held-out text, to be continued; `good` is how they really go on."""
+    if len(texts) < SAMPLE_PROMPTS:  # a few long documents: begin at places spread over them
+        whole = "\n".join(texts)
+        starts = [whole.find(" ", i * len(whole) // SAMPLE_PROMPTS) + 1 for i in range(SAMPLE_PROMPTS)]
+        texts = [whole[start:] for start in starts]
+    prompts = []
+    for number, text in enumerate(texts[:SAMPLE_PROMPTS], start=1):
+        cut = text.find(" ", 60) if " " in text[60:200] else 60
+        if text[cut:]:
+            good = text[cut : cut + 160]
+            prompts.append({"name": f"continue text {number}", "prompt": text[:cut], "good": good})
+    return prompts
+
+
+def answer(model: LanguageModel, prompt: dict[str, Any], tokens: int) -> dict[str, Any]:
+    """The prompt with the model's greedy reply; a list of messages is asked in the chat template."""
+    asked = prompt["prompt"]
+    if isinstance(asked, str):
+        reply = model.generate(asked, max_new_tokens=tokens)
+    else:
+        reply = model.chat(asked, max_new_tokens=tokens).text
+    return {**prompt, "reply": reply}

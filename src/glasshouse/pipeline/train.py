@@ -1,0 +1,43 @@
+"""One training stage alone: the recipe that a `glasshouse train` command stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from glasshouse.core.config import apply_overrides
+from glasshouse.pipeline.models import resolve_model
+from glasshouse.pipeline.recipe import Recipe, load_recipe
+from glasshouse.pipeline.run import Run, run_recipe
+
+
+def train_sft(
+    model: str,
+    data: Iterable[str],
+    out: str | Path,
+    settings: Iterable[str] = (),
+    device: str | None = None,
+) -> Run:
+    """Fine-tune MODEL on files of conversations; `settings` are those of SFTConfig, "epochs=2"."""
+    recipe = {
+        "name": "sft",
+        "base": str(resolve_model(model)),
+        "device": device or "auto",
+        "sft": apply_overrides({"data": list(data)}, settings),
+    }
+    return run_recipe(Recipe.parse(recipe, "train sft"), out=out)
+
+
+def train_pretrain(
+    data: Iterable[str],
+    out: str | Path,
+    model: str | None = None,
+    settings: Iterable[str] = (),
+    device: str | None = None,
+) -> Run:
+    """Pre-train on files of text; `settings` are those of TrainingConfig, "tokens=2_000_000"."""
+    changes = [f"pretrain.{setting}" for setting in settings]
+    changes += ["name=pretrain", "evaluate=null", "report=null"]
+    if model is not None:
+        changes += [f"base={resolve_model(model)}", "tokenizer=null", "model=null"]
+    return run_recipe(load_recipe("own-text", data=data, overrides=changes, device=device), out=out)

@@ -1,0 +1,150 @@
+"""Does the steps of a plan: finds the inputs of each in the run folder and calls its stage."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glasshouse.core.storage import read_json
+from glasshouse.pipeline.models import resolve_model
+from glasshouse.pipeline.plan import Step, init_seed, stage_seed
+from glasshouse.pipeline.recipe import Recipe
+from glasshouse.pipeline.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from glasshouse.inference import LanguageModel
+    from glasshouse.model import Transformer
+    from glasshouse.tokenizer import Tokenizer
+    from glasshouse.world import World
+
+
+class Work:
+    """The steps of one recipe in one folder; what several of them need is made once."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
+        self.recipe, self.folder = recipe, folder
+        self._peaks: dict[tuple[str, str], float] = {}
+
+    @cached_property
+    def world(self) -> World | None:
+        from glasshouse.world import World
+
+        return None if self.recipe.world is None else World(self.recipe.world, self.recipe.seed)
+
+    @cached_property
+    def base(self) -> Path | None:
+        return None if self.recipe.base is None else resolve_model(self.recipe.base)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        from glasshouse.tokenizer import Tokenizer
+
+        return Tokenizer.load(self.base or self.folder.stage("tokenizer"))
+
+    def do(self, step: Step, out: Path) -> dict[str, Any]:
+        """Returns what the stage reports about itself."""
+        if step.evaluates is not None:
+            return self._evaluate(step.evaluates, out)
+        match step.name:
+            case "corpus":
+                return self._corpus(out)
+            case "tokenizer":
+                return self._tokenizer(out)
+            case "pretrain":
+                return self._pretrain(out)
+            case "sft":
+                return self._sft(step, out)
+        raise AssertionError(f"no stage {step.name}")
+
+    def _corpus(self, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.corpus import corpus
+
+        assert self.recipe.corpus is not None
+        return corpus(self.recipe.corpus, out, self.recipe.seed, self.world)
+
+    def _tokenizer(self, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.tokenizer import tokenizer
+
+        assert self.recipe.tokenizer is not None
+        return tokenizer(self.recipe.tokenizer, self.folder.stage("corpus"), out, self.recipe.seed)
+
+    def _pretrain(self, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.pretrain import pretrain
+
+        config = self._here(self.recipe.pretrain, "pretrain")
+        return pretrain(config, self._start(), self.tokenizer, self.folder.stage("corpus"), out)
+
+    def _sft(self, step: Step, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.sft import sft
+
+        config = self._here(self.recipe.sft, "sft")
+        if config.data:
+            from glasshouse.files import read_conversations
+
+            conversations = read_conversations(config.data)
+        else:
+            assert self.world is not None
+            conversations = self.world.conversations("train")
+        return sft(config, self._model_before(step), conversations, out)
+
+    def _evaluate(self, model: str, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.corpus import VALIDATION
+        from glasshouse.pipeline.stages.evaluate import evaluate, score_baselines
+
+        config, held_out = self.recipe.evaluate, self.folder.stage("corpus") / VALIDATION
+        assert config is not None
+        if model == "baselines":
+            assert self.world is not None
+            score_baselines(config, self.tokenizer, self.world, out)
+        else:
+            validation = held_out if self.recipe.corpus is not None else None
+            evaluate(config, self._language_model(model), out, world=self.world, validation=validation)
+        return {}
+
+    def _here(self, section: Any, stage: str) -> Any:
+        """A training section with the seed and device that it takes from the recipe."""
+        device = section.device if "device" in section.model_fields_set else self.recipe.device
+        return section.model_copy(update={"seed": stage_seed(self.recipe, stage), "device": device})
+
+    def _start(self) -> Transformer:
+        """The weights before the first training stage."""
+        from glasshouse.model import load
+        from glasshouse.pipeline.stages.pretrain import untrained
+
+        if self.base is not None:
+            return load(self.base)
+        assert self.recipe.model is not None
+        return untrained(self.recipe.model, self.tokenizer, init_seed(self.recipe))
+
+    def _model_before(self, step: Step) -> Path:
+        stage = next((name for name in step.inputs if name != "corpus"), None)
+        if stage is not None:
+            return self.folder.stage(stage) / "model"
+        assert self.base is not None
+        return self.base
+
+    def _language_model(self, model: str) -> LanguageModel:
+        from glasshouse.inference import LanguageModel
+
+        if model == "init":
+            return LanguageModel(self._start(), self.tokenizer)
+        folder = self.base if model == "base" else self.folder.stage(model) / "model"
+        assert folder is not None
+        return LanguageModel.load(folder, device=self.recipe.device)
+
+    def peak(self, out: Path) -> float | None:
+        """What the machine can do at best with the number format that a stage used; measured once.
+
+        Only for a recipe with a report: nothing else shows it, and the measurement takes a moment.
+        """
+        from glasshouse.core.devices import peak_flops
+
+        environment = out / "state" / "environment.json"
+        if self.recipe.report is None or not environment.is_file():
+            return None
+        settled = read_json(environment)
+        kind = (settled["device"], settled["dtype"])
+        if kind not in self._peaks:
+            self._peaks[kind] = peak_flops(*kind)
+        return self._peaks[kind]
