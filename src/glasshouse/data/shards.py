@@ -189,7 +189,7 @@ class Shards:
         if not isinstance(index, dict) or not wanted <= index.keys():
             raise self._broken("index.json", "it is not the index of a shard folder")
         if index.get("format") != FORMAT:
-            raise self._broken("index.json", f"its format is {index.get('format')}, this version reads {FORMAT}")
+            raise self._broken("index.json", f"it has format {index.get('format')}, not {FORMAT}")
         if index["dtype"] not in ("<u2", "<u4"):
             raise self._broken("index.json", f"unknown token type {index['dtype']!r}")
         return index

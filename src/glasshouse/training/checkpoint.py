@@ -57,7 +57,8 @@ class CheckpointFolder:
         older = [path for path in self._folders() if path != self._folder(step)]
         with directory(self._folder(step)) as folder:
             with safetensors_errors(folder / _TENSORS):
-                save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, folder / _TENSORS)
+                whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+                save_file(whole, folder / _TENSORS)
             write_json(folder / _PROGRESS, progress)
         for path in older:
             shutil.rmtree(path, ignore_errors=True)
@@ -72,7 +73,9 @@ class CheckpointFolder:
             tensors = load_file(folder / _TENSORS)
         except (OSError, SafetensorError) as error:
             raise DataError(
-                f"the checkpoint is damaged: {error}", where=folder, fix="delete the run's folder and start again"
+                f"the checkpoint is damaged: {error}",
+                where=folder,
+                fix="delete the run's folder and start again",
             ) from None
         return Checkpoint(step, tensors, read_json(folder / _PROGRESS))
 

@@ -41,7 +41,7 @@ class TrainingConfig(Config):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if (self.tokens is None) == (self.epochs is None):
-            raise ValueError("give either tokens or epochs")
+            raise ValueError("give either tokens or epochs, and leave the other out (null)")
         if self.batch_tokens < self.sequence_length:
             raise ValueError("batch_tokens must hold at least one row of sequence_length")
         if self.warmup_fraction + self.decay_fraction > 1:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from glasshouse.core.devices import choose_dtype, machine, pick
+from glasshouse.core.memory import keep_freed_memory
 from glasshouse.core.progress import say
 from glasshouse.core.storage import read_json, write_json
 from glasshouse.training.config import TrainingConfig
@@ -71,13 +72,15 @@ def applied(environment: Environment) -> Iterator[None]:
     """
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic  # its switch is made at import, unseen by type checkers
+    fill = memory.fill_uninitialized_memory
+    keep_freed_memory()
     torch.set_num_threads(environment.threads)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        memory.fill_uninitialized_memory = fill

@@ -27,7 +27,7 @@ from glasshouse.core.storage import directory, hash_json, read_json, write_json
 from glasshouse.model import Transformer
 from glasshouse.training.checkpoint import CheckpointFolder
 from glasshouse.training.config import TrainingConfig
-from glasshouse.training.environment import applied, settle
+from glasshouse.training.environment import Environment, applied, settle
 from glasshouse.training.metrics import MetricsFile
 from glasshouse.training.objective import Objective
 from glasshouse.training.optimizers import AdamW, Muon, clip_gradients, split_parameters
@@ -55,6 +55,7 @@ def train(
     """
     out = Path(out)
     state = out / "state"
+    objective.check(model)
     _check_identity(state / "identity.json", model, objective, config)
     if (state / "finished.json").exists():
         return read_json(state / "finished.json")
@@ -78,9 +79,12 @@ def train(
     return summary
 
 
-def _check_identity(path: Path, model: Transformer, objective: Objective[Any], config: TrainingConfig) -> None:
+def _check_identity(
+    path: Path, model: Transformer, objective: Objective[Any], config: TrainingConfig
+) -> None:
     """Freeze what the numbers depend on at the first start; refuse to mix two runs in one folder."""
-    free = {"checkpoint_every_seconds", "device", "dtype", "compile"}  # frozen elsewhere, or without effect
+    # The first has no effect on numbers, the others are frozen in environment.json.
+    free = {"checkpoint_every_seconds", "device", "dtype", "compile"}
     identity = {
         "settings": config.model_dump(mode="json", exclude=free),
         "data": objective.identity(),
@@ -110,7 +114,14 @@ def _hash_weights(model: Transformer) -> str:
 class _Run:
     """The state of one training run between two steps."""
 
-    def __init__(self, model: Transformer, objective: Objective[Any], config: TrainingConfig, out: Path, environment: Any) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        objective: Objective[Any],
+        config: TrainingConfig,
+        out: Path,
+        environment: Environment,
+    ) -> None:
         self.model, self.objective, self.config = model, objective, config
         self.environment = environment
         model.to(environment.device)
@@ -228,9 +239,9 @@ class _Run:
         total = float(loss_sum)
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise GlasshouseError(
-                f"the loss became {total / count} (gradient norm {norm}) at step {self.step + 1} of {self.steps}",
+                f"the loss became {total / count} (gradient norm {norm}) at step {self.step + 1}",
                 where=self.metrics_path.parent,
-                fix=f"lower the learning rates or set grad_clip; the last good checkpoint is of step {self.saved}",
+                fix=f"lower the learning rates or set grad_clip; the last good checkpoint: step {self.saved}",
             )
         factor = warmup_stable_decay(
             self.step, self.steps, config.warmup_fraction, config.decay_fraction, config.final_lr_fraction

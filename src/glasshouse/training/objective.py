@@ -8,9 +8,11 @@ from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from glasshouse.data import IGNORE, PackedBatches
+from glasshouse.core.errors import ConfigError, DataError
+from glasshouse.data import IGNORE, Batch, PackedBatches
+from glasshouse.model import Transformer
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,13 @@ class Objective(Protocol[B]):
     @property
     def steps_per_epoch(self) -> float: ...
 
+    def check(self, model: Transformer) -> None:
+        """Raise, before the first step, where this model cannot take these batches."""
+        ...
+
     def batch(self, step: int) -> B: ...
 
-    def loss(self, model: nn.Module, batch: B) -> LossSum: ...
+    def loss(self, model: Transformer, batch: B) -> LossSum: ...
 
     def identity(self) -> dict[str, Any]:
         """What the batches depend on, as JSON: a resumed run must find it unchanged."""
@@ -60,27 +66,27 @@ class Objective(Protocol[B]):
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Tensors of packed rows, all (rows, sequence_length); see `glasshouse.data.Batch`."""
+    """Tensors of packed rows, all (rows, sequence_length); see `glasshouse.data.Batch`.
+
+    `segments` and `positions` are None where every row is one whole document piece: plain causal
+    attention is then the same, and faster.
+    """
 
     inputs: Tensor
     targets: Tensor
-    segments: Tensor
-    positions: Tensor
+    segments: Tensor | None
+    positions: Tensor | None
     count: int
     tokens: int
 
     @classmethod
-    def from_arrays(
-        cls, inputs: np.ndarray, targets: np.ndarray, segments: np.ndarray, positions: np.ndarray
-    ) -> Self:
-        return cls(
-            torch.from_numpy(inputs),
-            torch.from_numpy(targets),
-            torch.from_numpy(segments),
-            torch.from_numpy(positions),
-            int(np.count_nonzero(targets != IGNORE)),
-            int(np.count_nonzero(segments >= 0)),
-        )
+    def from_arrays(cls, arrays: Batch) -> Self:
+        inputs, targets = torch.from_numpy(arrays.inputs), torch.from_numpy(arrays.targets)
+        count = int(np.count_nonzero(arrays.targets != IGNORE))
+        if not arrays.segments.any():  # no second document and no padding in any row
+            return cls(inputs, targets, None, None, count, inputs.numel())
+        segments, positions = torch.from_numpy(arrays.segments), torch.from_numpy(arrays.positions)
+        return cls(inputs, targets, segments, positions, count, int(np.count_nonzero(arrays.segments >= 0)))
 
     def split(self, rows: int | None) -> Iterator[Self]:
         if rows is None or rows >= len(self.inputs):
@@ -88,24 +94,25 @@ class TokenBatch:
             return
         for start in range(0, len(self.inputs), rows):
             part = slice(start, start + rows)
-            targets, segments = self.targets[part], self.segments[part]
-            yield type(self)(
-                self.inputs[part],
-                targets,
-                segments,
-                self.positions[part],
-                int((targets != IGNORE).sum()),
-                int((segments >= 0).sum()),
-            )
+            inputs, targets = self.inputs[part], self.targets[part]
+            count = int((targets != IGNORE).sum())
+            if self.segments is None or self.positions is None:
+                yield type(self)(inputs, targets, None, None, count, inputs.numel())
+            else:
+                segments = self.segments[part]
+                tokens = int((segments >= 0).sum())
+                yield type(self)(inputs, targets, segments, self.positions[part], count, tokens)
 
     def to(self, device: str) -> Self:
         if device == "cpu":
             return self
-        moved = (
-            tensor.to(device, non_blocking=True)
+        inputs, targets, segments, positions = (
+            None if tensor is None else tensor.to(device, non_blocking=True)
             for tensor in (self.inputs, self.targets, self.segments, self.positions)
         )
-        return type(self)(*moved, self.count, self.tokens)
+        assert inputs is not None
+        assert targets is not None
+        return type(self)(inputs, targets, segments, positions, self.count, self.tokens)
 
 
 class NextToken:
@@ -118,11 +125,25 @@ class NextToken:
     def steps_per_epoch(self) -> float:
         return self.batches.steps_per_epoch
 
-    def batch(self, step: int) -> TokenBatch:
-        arrays = self.batches.batch(step)
-        return TokenBatch.from_arrays(arrays.inputs, arrays.targets, arrays.segments, arrays.positions)
+    def check(self, model: Transformer) -> None:
+        shards, config = self.batches.shards, model.config
+        if shards.vocab_size > config.vocab_size:
+            raise DataError(
+                f"the data has token ids up to {shards.vocab_size - 1}, the model knows {config.vocab_size}",
+                where=shards.folder,
+                fix="encode the data with this model's tokenizer",
+            )
+        if self.batches.sequence_length > config.max_position_embeddings:
+            raise ConfigError(
+                f"sequence_length {self.batches.sequence_length} is longer than the model's context of "
+                f"{config.max_position_embeddings}",
+                fix=f"set sequence_length to at most {config.max_position_embeddings}",
+            )
 
-    def loss(self, model: nn.Module, batch: TokenBatch) -> LossSum:
+    def batch(self, step: int) -> TokenBatch:
+        return TokenBatch.from_arrays(self.batches.batch(step))
+
+    def loss(self, model: Transformer, batch: TokenBatch) -> LossSum:
         loss_sum = model.loss(batch.inputs, batch.targets, batch.segments, batch.positions)
         return LossSum(loss_sum, batch.count)
 

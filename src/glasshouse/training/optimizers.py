@@ -6,10 +6,11 @@ its first use (about a second), and one stacked state per shape is what makes Mu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.adamw import adamw
 
 POLAR_EXPRESS = (
@@ -74,10 +75,10 @@ class Muon:
             velocity = self.state[f"muon.{rows}x{columns}"]
             velocity.lerp_(gradients, 1.0 - momentum)
             update = orthogonalise(gradients.lerp_(velocity, momentum).to(self.dtype)).float()
-            if weight_decay:
-                torch._foreach_mul_(parameters, 1.0 - lr * weight_decay)
             tall_lr = lr * (columns / rows) ** 0.5
             for parameter, delta, is_wide in zip(parameters, update.unbind(), wide, strict=True):
+                if weight_decay:
+                    parameter.mul_(1.0 - lr * weight_decay)
                 parameter.add_(delta if is_wide else delta.mT, alpha=-lr if is_wide else -tall_lr)
 
 
@@ -85,7 +86,11 @@ class AdamW:
     """AdamW (Loshchilov & Hutter, arXiv:1711.05101) over named parameters, each with its learning rate."""
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], lrs: Mapping[str, float], betas: tuple[float, float], eps: float
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        lrs: Mapping[str, float],
+        betas: tuple[float, float],
+        eps: float,
     ) -> None:
         self.betas, self.eps = betas, eps
         self._groups: dict[float, list[str]] = {}
@@ -153,10 +158,9 @@ def split_parameters(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
     return kinds
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
+def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
     """Scale all gradients so that their joint norm is at most `limit` (0: never); returns the norm before."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm = get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
     if limit > 0:
-        torch._foreach_mul_(gradients, torch.clamp(limit / (norm + 1e-6), max=1.0))
+        clip_grads_with_norm_(parameters, limit, norm, foreach=True)
     return norm

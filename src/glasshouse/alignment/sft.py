@@ -1,0 +1,136 @@
+"""Supervised fine-tuning on conversations (InstructGPT's first stage, arXiv:2203.02155).
+
+Conversations are written in the tokenizer's chat template and packed into rows, each a segment of its
+own that attends to nothing outside. The loss counts what the assistant wrote, its end-of-turn token
+included, in every turn; what the user, the system and the tools say is context only.
+
+    out/shards/                                the encoded conversations
+    out/model/ state/ metrics.jsonl            what the training loop leaves
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import model_validator
+
+from glasshouse.core.errors import DataError
+from glasshouse.core.progress import say
+from glasshouse.data import PackedBatches, Shards, ShardWriter
+from glasshouse.model import load, save
+from glasshouse.tokenizer import ChatTokens, Tokenizer
+from glasshouse.training import NextToken, TrainingConfig, train
+
+EPOCHS = 2.0
+"""Passes over the conversations where neither tokens nor epochs are given."""
+
+
+class SFTConfig(TrainingConfig):
+    """The loop's settings with fine-tuning's defaults: a smaller batch and a third of the step sizes."""
+
+    batch_tokens: int = 4096
+    sequence_length: int = 512
+    muon_lr: float = 0.006
+    embed_lr: float = 0.006
+    head_lr: float = 0.0024
+    scalar_lr: float = 0.003
+    momentum_warmup_steps: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_budget(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("tokens") is None and data.get("epochs") is None:
+            return {**data, "epochs": EPOCHS}
+        return data
+
+
+@dataclass
+class EncodedCounts:
+    """What became of the conversations, for the summary and the report."""
+
+    conversations: int = 0  # encoded whole
+    cut: int = 0  # encoded without their oldest turns, which did not fit
+    left_out: int = 0  # too long even as a single exchange, or without a word of the assistant
+    target_tokens: int = 0  # tokens that the loss counts in one epoch
+
+
+def sft(
+    model_folder: str | Path, conversations: Iterable[Mapping[str, Any]], out: str | Path, config: SFTConfig
+) -> dict[str, Any]:
+    """Fine-tune the Hugging Face folder `model_folder`; returns the loop's summary and the counts.
+
+    `conversations`: {"messages": [{"role", "content"}, ...], "tools"?}. One that is longer than a row
+    loses whole turns from its beginning (not its system message); what still does not fit is left out
+    and counted. Raises DataError when nothing remains to learn from.
+    """
+    out = Path(out)
+    tokenizer = Tokenizer.load(model_folder)
+    counts = encode_conversations(conversations, tokenizer, out / "shards", config.sequence_length)
+    shards = Shards(out / "shards")
+    model = load(model_folder)
+    batches = PackedBatches(shards, config.sequence_length, config.rows_per_batch, config.seed)
+    summary = train(
+        model,
+        NextToken(batches),
+        config,
+        out,
+        title="sft",
+        save_model=lambda trained, folder: save(trained, tokenizer, folder),
+    )
+    return {**summary, **vars(counts)}
+
+
+def encode_conversations(
+    conversations: Iterable[Mapping[str, Any]], tokenizer: Tokenizer, folder: Path, sequence_length: int
+) -> EncodedCounts:
+    """Write the conversations as a shard folder with a mask on the assistant's tokens."""
+    counts = EncodedCounts()
+    with ShardWriter(folder, tokenizer.vocab_size) as writer:
+        for conversation in conversations:
+            messages, tools = conversation["messages"], conversation.get("tools")
+            # The first token is never a target, so a row holds one more token than it has inputs.
+            encoded, cut = encode_within(tokenizer, messages, tools, sequence_length + 1)
+            if encoded is None or not any(encoded.assistant_mask):
+                counts.left_out += 1
+                continue
+            counts.conversations += 1
+            counts.cut += cut
+            counts.target_tokens += sum(encoded.assistant_mask)
+            writer.add(encoded.ids, mask=encoded.assistant_mask, source=conversation.get("source", ""))
+        if not counts.conversations:
+            raise DataError(
+                f"no conversation to learn from ({counts.left_out} too long or without a reply)",
+                fix=f"give conversations with an assistant turn that fit in {sequence_length} tokens",
+            )
+    if counts.cut or counts.left_out:
+        say(f"notice: {counts.cut} conversations cut to their last turns, {counts.left_out} left out")
+    return counts
+
+
+def encode_within(
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+    limit: int,
+) -> tuple[ChatTokens | None, bool]:
+    """(the conversation in at most `limit` tokens, whether turns were cut); None where it cannot fit.
+
+    Turns go from the front, each from a user's message up to the next; system messages before the first
+    of them stay.
+    """
+
+    def encode(first: int) -> ChatTokens:
+        return tokenizer.encode_chat([*messages[:opening], *messages[first:]], tools=tools)
+
+    opening = next((i for i, message in enumerate(messages) if message["role"] != "system"), len(messages))
+    whole = encode(opening)
+    if len(whole.ids) <= limit:
+        return whole, False
+    starts = [i for i in range(opening + 1, len(messages)) if messages[i]["role"] == "user"]
+    # Length falls with every turn that goes: the first start that fits is found by halving.
+    place = bisect.bisect_left(starts, True, key=lambda first: len(encode(first).ids) <= limit)
+    return (encode(starts[place]), True) if place < len(starts) else (None, False)
