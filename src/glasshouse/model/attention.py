@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glasshouse.model.config import ModelConfig
+from glasshouse.model.documents import Documents, attend_documents
 from glasshouse.model.layers import Linear, RMSNorm
 from glasshouse.model.rope import rotate
 
@@ -65,23 +66,38 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None = None
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | Documents | None,
+        cache: Cache | None = None,
     ) -> Tensor:
+        """x (batch, seq, hidden) -> the same shape; without a mask every earlier token is seen."""
         batch, seq, _ = x.shape
         queries = self.q_proj(x).view(batch, seq, self.heads, self.head_dim)
         keys = self.k_proj(x).view(batch, seq, self.kv_heads, self.head_dim)
         values = self.v_proj(x).view(batch, seq, self.kv_heads, self.head_dim)
-        queries = rotate(self.q_norm(queries), cos, sin).transpose(1, 2)  # (batch, heads, seq, head_dim)
-        keys = rotate(self.k_norm(keys), cos, sin).transpose(1, 2)
-        values = values.transpose(1, 2)
+        queries, keys = rotate(self.q_norm(queries), cos, sin), rotate(self.k_norm(keys), cos, sin)
+        if isinstance(mask, Documents):
+            mixed = attend_documents(queries, keys, values, mask)
+        else:
+            mixed = self._attend(queries, keys, values, mask, cache)
+        return self.o_proj(mixed.reshape(batch, seq, -1))
+
+    def _attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, cache: Cache | None
+    ) -> Tensor:
+        """PyTorch's own kernel, over the cache's keys and values where there is one."""
+        queries, keys, values = (x.transpose(1, 2) for x in (queries, keys, values))
         if cache is not None:
             keys, values = cache.write(self.layer, keys, values)  # (batch, kv_heads, slots, head_dim)
         mixed = F.scaled_dot_product_attention(
-            queries,
+            queries,  # (batch, heads, seq, head_dim)
             keys,
             values,
             attn_mask=mask,
-            is_causal=mask is None and seq > 1,
+            is_causal=mask is None and queries.shape[2] > 1,
             enable_gqa=self.kv_heads != self.heads,
         )
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, seq, -1))
+        return mixed.transpose(1, 2)

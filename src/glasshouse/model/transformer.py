@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from glasshouse.model.attention import Attention, Cache, make_mask
 from glasshouse.model.config import ModelConfig
+from glasshouse.model.documents import Documents, find_documents
 from glasshouse.model.layers import Linear, RMSNorm, SwiGLU
+from glasshouse.model.loss import head_loss
 from glasshouse.model.rope import rope_tables
 
 
@@ -23,7 +25,12 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None = None
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | Documents | None,
+        cache: Cache | None = None,
     ) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -103,16 +110,26 @@ class Transformer(nn.Module):
         else:
             cos, sin = self.rope_cos[positions], self.rope_sin[positions]  # (batch, seq, head_dim)
         cos, sin = cos[:, :, None].to(self.compute_dtype), sin[:, :, None].to(self.compute_dtype)
-        if cache is not None:
-            mask = cache.mask(ids.shape[1])
-        else:
-            mask = None if segments is None else make_mask(segments)
+        mask = self._sight(ids, segments) if cache is None else cache.mask(ids.shape[1])
         x = self.model.embed_tokens(ids).to(self.compute_dtype)  # (batch, seq, hidden)
         for block in self.model.layers:
             x = block(x, cos, sin, mask, cache)
         if cache is not None:
             cache.advance(ids.shape[1])
         return self.model.norm(x)
+
+    def _sight(self, ids: Tensor, segments: Tensor | None) -> Tensor | Documents | None:
+        """How tokens see each other, prepared once for all layers.
+
+        On a CPU, attention by documents also serves rows without segments when gradients are wanted:
+        the backward pass of PyTorch's CPU kernel is several times slower.
+        """
+        if ids.device.type == "cpu" and (segments is not None or torch.is_grad_enabled()):
+            whole_rows = torch.zeros_like(ids) if segments is None else segments
+            return find_documents(
+                whole_rows, self.config.num_attention_heads, self.config.num_key_value_heads
+            )
+        return None if segments is None else make_mask(segments)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocab) of hidden states (..., hidden)."""
@@ -144,5 +161,4 @@ class Transformer(nn.Module):
         gradient accumulation over micro-batches gives the same gradient as one large batch.
         """
         hidden = self.hidden(ids, positions, segments)
-        logits = self.head(hidden).float()
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
+        return head_loss(hidden.flatten(0, 1), self.head_weight, targets.flatten())
