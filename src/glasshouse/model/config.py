@@ -28,9 +28,9 @@ class ModelConfig(Config):
     rms_norm_eps: float = Field(1e-6, gt=0)
     rope_theta: float = Field(10_000.0, gt=0)  # base of the rotary wavelengths
     max_position_embeddings: int = Field(512, ge=1)  # longest context, in tokens
-    tie_word_embeddings: bool = True  # the head is the embedding matrix
+    tie_word_embeddings: bool = False  # whether the head is the embedding matrix
     attention_bias: bool = False  # biases on q, k, v and o
-    initializer_range: float = Field(0.02, gt=0)  # recorded for peers; see init.py for ours
+    initializer_range: float = Field(0.02, gt=0)  # spread of a new tied embedding; see init.py
 
     @model_validator(mode="after")
     def _shapes_agree(self) -> Self:

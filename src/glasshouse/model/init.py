@@ -18,8 +18,8 @@ def initialise(config: ModelConfig, seed: int) -> Transformer:
 
     - o_proj, down_proj: zero, so every block is the identity at first and the first steps are calm;
     - other matrices: uniform in ±sqrt(3 / fan_in), that is variance 1 / fan_in;
-    - embedding: normal, standard deviation 1 (untied) or hidden^-0.5 (tied: it is the head too, and
-      logits of a unit-RMS state then have variance 1);
+    - embedding: normal, standard deviation 1, or where it is the head too, `initializer_range`: a
+      state equal to a token's own large vector would predict that same token again;
     - an untied head: zero, so the first loss is exactly log(vocab);
     - norms one, biases zero.
     """
@@ -29,7 +29,7 @@ def initialise(config: ModelConfig, seed: int) -> Transformer:
         if name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight", ".bias")):
             nn.init.zeros_(parameter)
         elif name.endswith("embed_tokens.weight"):
-            spread = config.hidden_size**-0.5 if config.tie_word_embeddings else 1.0
+            spread = config.initializer_range if config.tie_word_embeddings else 1.0
             parameter.normal_(0.0, spread, generator=generator)
         elif parameter.ndim == 2:
             bound = math.sqrt(3.0 / parameter.shape[1])

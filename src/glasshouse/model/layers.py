@@ -12,11 +12,22 @@ class Linear(nn.Linear):
     """A linear map whose weights are cast to the input's dtype at use.
 
     Master weights stay float32 while activations are bfloat16; the gradient arrives in float32.
+    A new one holds no weights yet: they come from `initialise` or from a folder.
     """
+
+    def reset_parameters(self) -> None:
+        pass
 
     def forward(self, input: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(input.dtype)
         return F.linear(input, self.weight.to(input.dtype), bias)
+
+
+class Embedding(nn.Embedding):
+    """A table of token vectors, without weights until `initialise` or a folder gives them."""
+
+    def reset_parameters(self) -> None:
+        pass
 
 
 class RMSNorm(nn.RMSNorm):

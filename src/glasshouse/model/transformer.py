@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from glasshouse.model.attention import Attention, Cache, make_mask
 from glasshouse.model.config import ModelConfig
 from glasshouse.model.documents import Documents, find_documents
-from glasshouse.model.layers import Linear, RMSNorm, SwiGLU
+from glasshouse.model.layers import Embedding, Linear, RMSNorm, SwiGLU
 from glasshouse.model.loss import head_loss
 from glasshouse.model.rope import rope_tables
 
@@ -41,7 +41,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
