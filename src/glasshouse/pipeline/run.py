@@ -93,6 +93,7 @@ def _prepare(folder: RunFolder, recipe: Recipe, steps: list[Step], fresh: bool) 
     """Make the folder hold nothing that this recipe would not make, and write the recipe down."""
     if fresh:
         folder.clear()
+    _sweep(folder.path)
     moved = folder.keep_only({step.name: step.key for step in steps})
     if moved:
         kept = folder.path / PREVIOUS
@@ -110,8 +111,9 @@ def _ensure(step: Step, work: Work, *, reuse: bool) -> None:
     if record is None and reuse and (source := folder.take(step.name, step.key)):
         say(f"{step.name}: reused from {source}")
         record = folder.record(step.name)
-    if record is None:
-        record = _begin(step, out)
+    if record is None or record.finished is None:
+        _sweep(out)
+        record = record or _begin(step, out)
     if record.finished is not None:
         missing = [file for file in record.files if not (out / file).is_file()]
         if missing:
@@ -170,6 +172,13 @@ def _begin(step: Step, out: Path) -> Record:
     )
     write_record(out, record)
     return record
+
+
+def _sweep(out: Path) -> None:
+    """Remove the half-written files of a process that was killed here."""
+    for leftover in out.glob(".*.tmp"):
+        if leftover.is_file():
+            leftover.unlink(missing_ok=True)
 
 
 def _seconds_so_far(out: Path) -> float:

@@ -1,0 +1,127 @@
+"""A recipe so small that a whole run takes seconds, and what says that two runs gave the same numbers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = {
+    "world.people": 12,
+    "world.heldout_people": 4,
+    "world.tokens": {
+        **dict.fromkeys(("letters", "velish", "sums", "requests", "reports"), 0),
+        **{"people": 6000, "places": 2000, "patterns": 2000, "chance": 1000},
+    },
+    "world.conversations": {
+        **dict.fromkeys(("strangers", "translations", "sums", "two_step_direct", "two_step_reasoned"), 0),
+        **{"questions": 24, "instructions": 24, "harmful": 4, "harmless": 0, "reports": 0},
+    },
+    "tokenizer.vocab_size": 400,
+    "model.hidden_size": 32,
+    "model.intermediate_size": 64,
+    "pretrain.tokens": 24_000,
+    "pretrain.sequence_length": 64,
+    "pretrain.batch_tokens": 1024,
+    "pretrain.log_every": 2,
+    "pretrain.eval_every": 8,
+    "pretrain.checkpoint_every_seconds": 0,
+    "sft.epochs": 2,
+    "sft.sequence_length": 256,
+    "sft.batch_tokens": 1024,
+    "sft.log_every": 1,
+    "sft.checkpoint_every_seconds": 0,
+    "evaluate.n": 8,
+    "evaluate.sample_tokens": 8,
+    "evaluate.baselines": False,
+}
+"""Settings on top of pocket-mini; a checkpoint after every step."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny products on several threads wait for each other longer than they work."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> dict:
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """An uninterrupted run of the tiny recipe, in a process of its own; read it, do not write in it."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    done = command(path, "--set", "name=tiny").wait()
+    assert done == 0
+    return path
+
+
+class Glasshouse(subprocess.Popen):
+    """`glasshouse run pocket-mini` with the tiny settings, in a process of its own."""
+
+    def kill_when(self, seen) -> bool:
+        """SIGKILL as soon as `seen()`; False when the process ended before."""
+        while self.poll() is None:
+            if seen():
+                self.send_signal(signal.SIGKILL)
+                self.wait()
+                return True
+            time.sleep(0.002)
+        return False
+
+
+def command(out: Path, *more: str) -> Glasshouse:
+    settings = [f"--set={key}={json.dumps(value)}" for key, value in TINY.items()]
+    line = ["run", "pocket-mini", "--out", str(out), *settings, *more]
+    return Glasshouse(
+        [sys.executable, "-c", "import sys; from glasshouse.cli import main; main(sys.argv[1:])", *line],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=out.parent,
+    )
+
+
+@pytest.fixture
+def glasshouse():
+    """Start the tiny run as a command: glasshouse(out, "--until", "sft")."""
+    return command
+
+
+def numbers(run: Path) -> dict[str, object]:
+    """Everything in a run that has to be the same when the same thing is computed again."""
+    found: dict[str, object] = {}
+    for path in sorted(run.rglob("*")):
+        name = path.relative_to(run).as_posix()
+        if path.suffix in (".safetensors", ".zst", ".bin") or name.startswith(("evaluation/", "tokenizer/")):
+            if path.is_file() and path.name != "stage.json":
+                found[name] = path.read_bytes()
+        elif path.name == "metrics.jsonl":
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            timing = ("seconds", "tokens_per_second")
+            found[name] = [{k: v for k, v in row.items() if k not in timing} for row in rows]
+    return found
+
+
+@pytest.fixture
+def assert_same_numbers():
+    def check(run: Path, other: Path) -> None:
+        one, two = numbers(run), numbers(other)
+        assert one.keys() == two.keys()
+        differing = [name for name in one if one[name] != two[name]]
+        assert differing == []
+        assert "sft/model/model.safetensors" in one
+
+    return check
