@@ -13,12 +13,12 @@ from glasshouse.world import names
 from glasshouse.world.land import COLOURS, PETS, PRODUCTS, TRADES, Land, Split
 
 _COMMON = [*TRADES, *PETS, *PRODUCTS, *COLOURS]
-_RULES: dict[str, Callable[[str, Land], str]] = {
-    "capitals": lambda word, land: word.upper(),
-    "twice": lambda word, land: f"{word} {word}",
-    "answer": lambda word, land: f"yes {word}",
-    "brackets": lambda word, land: f"({word})",
-    "bird": lambda word, land: f"{word} owl",
+_RULES: dict[str, Callable[[str], str]] = {
+    "twice": lambda word: f"{word} {word}",
+    "yes": lambda word: f"yes {word}",
+    "owl": lambda word: f"{word} owl",
+    "and so": lambda word: f"red {word} blue",
+    "capitals": str.upper,
 }
 _HELDOUT_WORDS = frozenset(_COMMON[::6])
 """Inputs that no pattern in the corpus uses: a probe can then only be solved by the rule."""
@@ -49,11 +49,15 @@ def dictionaries(land: Land, rng: random.Random) -> Iterator[str]:
 
 
 def rules(land: Land, rng: random.Random) -> Iterator[str]:
-    """Several examples of one rule."""
+    """Several examples of one rule, on familiar and on made-up words."""
+    familiar = [word for word in _COMMON if word not in _HELDOUT_WORDS]
     while True:
         rule = _RULES[rng.choice(list(_RULES))]
-        words = rng.sample([word for word in _COMMON if word not in _HELDOUT_WORDS], rng.randint(5, 9))
-        yield "\n".join(_line(word, rule(word, land)) for word in words)
+        words = rng.sample(familiar, rng.randint(3, 5)) + [
+            names.nonsense(rng) for _ in range(rng.randint(2, 5))
+        ]
+        rng.shuffle(words)
+        yield "\n".join(_line(word, rule(word)) for word in words)
 
 
 def texts(land: Land, rng: random.Random) -> Iterator[str]:
@@ -70,10 +74,11 @@ def few_shot(land: Land, rng: random.Random, split: Split, shots: int) -> Iterat
     while True:
         rule = _RULES[rng.choice(list(_RULES))]
         word = rng.choice(asked)
-        examples = [_line(w, rule(w, land)) for w in rng.sample([s for s in shown if s != word], shots)]
+        examples = [_line(w, rule(w)) for w in rng.sample([s for s in shown if s != word], shots)]
         bare = _line(word, "").rstrip()
-        yield FewShot("\n".join([*examples, bare]), bare, f" {rule(word, land)}\n")
+        yield FewShot("\n".join([*examples, bare]), bare, f" {rule(word)}\n")
 
 
 def _line(word: str, result: str) -> str:
-    return f"{word} -> {result}"
+    # A word stands behind a space on both sides of the arrow, so that it is the same tokens there.
+    return f"- {word} -> {result}"
