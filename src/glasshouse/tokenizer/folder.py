@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, Field, NonNegativeInt, TypeAdapter, ValidationError
+
 from glasshouse.core.errors import DataError, ModelError
 from glasshouse.core.storage import read_json, write_text
 from glasshouse.tokenizer.byte_alphabet import to_bytes, to_characters
@@ -93,42 +95,92 @@ def _tokenizer_json(tokenizer: Tokenizer) -> str:
     return written.to_str(pretty=True)
 
 
+class _Added(BaseModel):
+    id: int = Field(ge=0)
+    content: str = Field(min_length=1)
+    special: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    single_word: bool = False
+
+
+class _Model(BaseModel):
+    vocab: dict[str, NonNegativeInt]
+    merges: list[str | list[str]] = []
+    byte_fallback: bool = False
+    continuing_subword_prefix: str | None = None
+    end_of_word_suffix: str | None = None
+
+
+class _Step(BaseModel):
+    """A pre-tokenizer or a normalizer."""
+
+    type: str
+    pretokenizers: list[_Step] = []
+    add_prefix_space: bool = False
+    use_regex: bool = True
+    pattern: dict[str, str] = {}
+    behavior: str | None = None
+    invert: bool = False
+
+
+class _File(BaseModel):
+    """What we read of a tokenizer.json."""
+
+    added_tokens: list[_Added] | None = None
+    normalizer: _Step | None = None
+    pre_tokenizer: _Step | None = None
+    model: _Model
+
+
 def _read_tokenizer_json(kind: type[Tokenizer], folder: Path) -> Tokenizer:
     where = folder / TOKENIZER
     content = _mapping(where)
+    model_type = content["model"].get("type", "BPE") if isinstance(content.get("model"), dict) else None
+    if model_type != "BPE":
+        raise ModelError(f"a tokenizer of another kind ({model_type})", where=where, fix=_ANOTHER_KIND)
+    try:
+        file = _File.model_validate(content, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ModelError(f"{place}: {first['msg']}", where=where, fix="copy the file again") from None
+    model = file.model
+    if model.byte_fallback or model.continuing_subword_prefix or model.end_of_word_suffix:
+        raise ModelError("a BPE that continues words otherwise", where=where, fix=_ANOTHER_KIND)
+    special, added = _added_tokens(file.added_tokens or [], where)
+    tokens = _tokens(model.vocab, special | added, where)
+    merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model.merges]
+    _check_merges(merges, model.vocab, where)
+    names = (TOKENIZER, CONFIG, TEMPLATE, "special_tokens_map.json")
     config = _mapping(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    model = content.get("model") or {}
-    if model.get("type", "BPE") != "BPE" or model.get("byte_fallback") or model.get("unk_token"):
-        raise ModelError(f"a tokenizer of another kind ({model.get('type')})", where=where, fix=_ANOTHER_KIND)
-    pattern = _pattern(content.get("pre_tokenizer"), where)
-    normalization = _normalization(content.get("normalizer"), where)
-    special, added = _added_tokens(content.get("added_tokens") or [], where)
-    vocab = model.get("vocab") or {}
-    tokens = _tokens(vocab, special | added, where)
-    merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model.get("merges") or []]
-    _check_merges(merges, vocab, where)
-    template = _template(folder, config)
-    return kind(
-        tokens,
-        special,
-        added=added,
-        pattern=pattern,
-        normalization=normalization,
-        chat_template=template,
-        bos=_name(config.get("bos_token")),
-        eos=_name(config.get("eos_token")),
-        pad=_name(config.get("pad_token")),
-        files={
-            name: (folder / name).read_text(encoding="utf-8")
-            for name in (TOKENIZER, CONFIG, TEMPLATE, "special_tokens_map.json")
-            if (folder / name).is_file()
-        },
-    )
+    try:
+        return kind(
+            tokens,
+            special,
+            added=added,
+            pattern=_pattern(file.pre_tokenizer, where),
+            normalization=_normalization(file.normalizer, where),
+            chat_template=_template(folder, config),
+            bos=_name(config.get("bos_token")),
+            eos=_name(config.get("eos_token")),
+            pad=_name(config.get("pad_token")),
+            files={name: _text(folder / name) for name in names if (folder / name).is_file()},
+        )
+    except ModelError:
+        raise
+    except ValueError as error:
+        raise ModelError(f"the split pattern is not known: {error}", where=where, fix=_ANOTHER_KIND) from None
 
 
 def _read_gpt2(kind: type[Tokenizer], vocabulary: Path, merges: Path) -> Tokenizer:
-    vocab = _mapping(vocabulary)
-    lines = merges.read_text(encoding="utf-8").split("\n")
+    try:
+        vocab = TypeAdapter(dict[str, NonNegativeInt]).validate_python(_mapping(vocabulary), strict=True)
+    except ValidationError as error:
+        raise ModelError(
+            f"not a map from tokens to ids: {error.errors()[0]['msg']}", where=vocabulary, fix="copy it again"
+        ) from None
+    lines = _text(merges).split("\n")
     pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     special = {END_OF_TEXT: vocab[END_OF_TEXT]} if END_OF_TEXT in vocab else {}
     tokens = _tokens(vocab, special, vocabulary)
@@ -151,63 +203,59 @@ def _tokens(vocab: Mapping[str, int], added: Mapping[str, int], where: Path) -> 
     if not singles.issuperset(_BYTES_OF_UTF8):
         raise ModelError("the vocabulary does not hold all bytes of UTF-8", where=where, fix=_ANOTHER_KIND)
     by_id |= {token_id: name.encode() for name, token_id in added.items()}
-    missing = [i for i in range(max(by_id) + 1) if i not in by_id]
-    if missing:
-        raise ModelError(
-            f"ids without a token, the first is {missing[0]}", where=where, fix="repair the file"
-        )
+    missing = next((i for i, token_id in enumerate(sorted(by_id)) if i != token_id), None)
+    if missing is not None:
+        raise ModelError(f"no token has the id {missing}", where=where, fix="copy the file again")
     return [by_id[i] for i in range(len(by_id))]
 
 
-def _added_tokens(entries: list[Any], where: Path) -> tuple[dict[str, int], dict[str, int]]:
+def _added_tokens(entries: list[_Added], where: Path) -> tuple[dict[str, int], dict[str, int]]:
     """Special tokens, and those made of white space only, which are plain text.
 
     Others that are not marked as special, such as Qwen's <think>, steer the model all the same.
     """
     special, added = {}, {}
     for entry in entries:
-        if entry.get("lstrip") or entry.get("rstrip") or entry.get("single_word"):
+        if entry.lstrip or entry.rstrip or entry.single_word:
             raise ModelError(
-                f"the token {entry['content']!r} takes the space around it", where=where, fix=_ANOTHER_KIND
+                f"the token {entry.content!r} takes the space around it", where=where, fix=_ANOTHER_KIND
             )
-        plain = not entry.get("special") and entry["content"].isspace()
-        (added if plain else special)[entry["content"]] = entry["id"]
+        plain = not entry.special and entry.content.isspace()
+        (added if plain else special)[entry.content] = entry.id
     return special, added
 
 
-def _check_merges(merges: list[Any], vocab: Mapping[str, int], where: Path) -> None:
+def _check_merges(merges: list[list[str]], vocab: Mapping[str, int], where: Path) -> None:
     """The encoder merges by id, so ids must stand in the order of the merges."""
     last = -1
-    for row, pair in enumerate(merges):
+    for row, pair in enumerate(merges, 1):
         token_id = vocab.get("".join(pair))
         if len(pair) != 2 or token_id is None:
-            raise ModelError(f"merge {row + 1} is broken: {pair!r}", where=where, fix="repair the file")
+            raise ModelError(f"merge {row} is broken: {pair!r}"[:200], where=where, fix="copy the file again")
         if token_id < last:
             raise ModelError("the ids are not in the order of the merges", where=where, fix=_ANOTHER_KIND)
         last = token_id
 
 
-def _pattern(pre_tokenizer: Any, where: Path) -> str:
+def _pattern(pre_tokenizer: _Step | None, where: Path) -> str:
     """The one split pattern of a pre-tokenizer that ends in ByteLevel."""
-    steps = pre_tokenizer or {}
-    steps = steps.get("pretokenizers", [steps])
-    *splits, last = steps
-    if last.get("type") == "ByteLevel" and not last.get("add_prefix_space"):
-        if not splits and last.get("use_regex", True):
+    steps = [] if pre_tokenizer is None else pre_tokenizer.pretokenizers or [pre_tokenizer]
+    if steps and steps[-1].type == "ByteLevel" and not steps[-1].add_prefix_space:
+        *splits, last = steps
+        if not splits and last.use_regex:
             return GPT2
-        if len(splits) == 1 and not last.get("use_regex", True) and splits[0].get("type") == "Split":
-            split = splits[0]
-            regex = split.get("pattern", {}).get("Regex")
-            if regex is not None and split.get("behavior") == "Isolated" and not split.get("invert"):
+        if len(splits) == 1 and not last.use_regex and splits[0].type == "Split":
+            regex = splits[0].pattern.get("Regex")
+            if regex and splits[0].behavior == "Isolated" and not splits[0].invert:
                 return regex
-    kinds = ", ".join(str(step.get("type")) for step in steps)
+    kinds = ", ".join(step.type for step in steps) or "nothing"
     raise ModelError(f"text is split in another way ({kinds})", where=where, fix=_ANOTHER_KIND)
 
 
-def _normalization(normalizer: Any, where: Path) -> Normalization | None:
+def _normalization(normalizer: _Step | None, where: Path) -> Normalization | None:
     if normalizer is None:
         return None
-    kind = normalizer.get("type")
+    kind = normalizer.type
     if kind == "NFC" or kind == "NFD" or kind == "NFKC" or kind == "NFKD":
         return kind
     raise ModelError(f"the normalizer {kind} is not known", where=where, fix=_ANOTHER_KIND)
@@ -216,23 +264,33 @@ def _normalization(normalizer: Any, where: Path) -> Normalization | None:
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
     """The template's own file; older folders keep it in tokenizer_config.json."""
     if (folder / TEMPLATE).is_file():
-        return (folder / TEMPLATE).read_text(encoding="utf-8")
+        return _text(folder / TEMPLATE)
     template = config.get("chat_template")
     if isinstance(template, list):  # several named ones
-        template = next((t.get("template") for t in template if t.get("name") == "default"), None)
-    return template
+        named = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
+        template = named[0].get("template") if named else None
+    return template if isinstance(template, str) else None
 
 
 def _name(token: Any) -> str | None:
     """A token's name; older files write an object."""
-    return token.get("content") if isinstance(token, Mapping) else token
+    name = token.get("content") if isinstance(token, Mapping) else token
+    return name if isinstance(name, str) else None
 
 
 def _mapping(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
-    except DataError as error:
-        raise ModelError(error.what, where=path, fix="copy the file again") from None
+    except (DataError, RecursionError) as error:
+        what = error.what if isinstance(error, DataError) else "nested too deeply"
+        raise ModelError(what, where=path, fix="copy the file again") from None
     if not isinstance(content, dict):
         raise ModelError("not a JSON object", where=path, fix="copy the file again")
     return content
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"cannot be read: {error}", where=path, fix="copy the file again") from None
