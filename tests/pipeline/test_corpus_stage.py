@@ -84,9 +84,13 @@ def test_documents_survive_their_file(tmp_path):
 
 
 def test_a_failure_while_writing_leaves_no_file(tmp_path):
-    with pytest.raises(ZeroDivisionError), DocumentWriter(tmp_path / "d.jsonl.zst") as writer:
-        writer.write({"text": "x"})
-        raise ZeroDivisionError
+    def fail():
+        with DocumentWriter(tmp_path / "d.jsonl.zst") as writer:
+            writer.write({"text": "x"})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert list(tmp_path.iterdir()) == []
 
 

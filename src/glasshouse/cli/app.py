@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        build()(args=given, prog_name="glasshouse", standalone_mode=False)
+        code = build()(args=given, prog_name="glasshouse", standalone_mode=False)
     except BaseException as error:
         if debug and not isinstance(error, typer.Exit):
             traceback.print_exc()
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(line, file=sys.stderr)
         _quiet_exit_of_pipes()
         raise SystemExit(code) from None
-    raise SystemExit(0)
+    raise SystemExit(code if isinstance(code, int) else 0)  # an int is what a verb gave to typer.Exit
 
 
 def _explain(error: BaseException, given: list[str]) -> tuple[int, str]:

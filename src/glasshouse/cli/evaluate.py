@@ -30,7 +30,9 @@ def evaluate(
     ] = None,
     suite: Annotated[
         Suite | None,
-        typer.Option(help="The invented world's probes, or bits per byte of text.", show_default="the run's"),
+        typer.Option(
+            "--suite", help="The invented world's probes, or bits per byte of text.", show_default="the run's"
+        ),
     ] = None,
     data: Data = None,
     settings: Annotated[
@@ -39,7 +41,9 @@ def evaluate(
             "--set", metavar="key=v", help="Change a setting: n, probes, text_bytes; may be repeated."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the JSON here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Also write the JSON here.")
+    ] = None,
     device: Device = None,
     json: Json = False,
     more: MoreData = None,

@@ -21,7 +21,9 @@ Data = Annotated[
 MoreData = Annotated[list[str] | None, typer.Argument(metavar="PATH", hidden=True)]
 """What follows the first path of --data: options of this parser take one value."""
 
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.", show_default="the recipe's")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="auto, cpu, cuda or mps.", show_default="the recipe's")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -40,10 +42,13 @@ def run(
     ] = "pocket",
     data: Data = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Run folder.", show_default="runs/<recipe name>")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Run folder.", show_default="runs/<recipe name>"),
     ] = None,
     settings: Settings = None,
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget what the folder holds; reuse nothing.")
     ] = False,
@@ -84,7 +89,7 @@ def compare(
     second: Annotated[Path, typer.Argument(metavar="RUN", help="The run to hold against it.")],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="HTML file.", show_default="in the second run's folder"),
+        typer.Option("--out", metavar="FILE", help="HTML file.", show_default="in the second run's folder"),
     ] = None,
     json: Json = False,
 ) -> None:

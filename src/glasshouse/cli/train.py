@@ -17,7 +17,9 @@ app = typer.Typer(
 )
 
 Files = Annotated[list[str], typer.Option("--data", metavar="PATH...", help="Files or folders.")]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Run folder to write; the same command continues it.")]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Run folder to write; the same command continues it.")
+]
 Keys = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="key=v", help="Change a setting of the stage; may be repeated."),
@@ -28,7 +30,9 @@ Keys = Annotated[
     epilog="\b\nExample:\n  glasshouse train sft --model runs/pocket-mini --data chats.jsonl --out runs/mine"
 )
 def sft(
-    model: Annotated[str, typer.Option(metavar="MODEL", help="Run or model folder to start from.")],
+    model: Annotated[
+        str, typer.Option("--model", metavar="MODEL", help="Run or model folder to start from.")
+    ],
     data: Files,
     out: Out,
     settings: Keys = None,
@@ -46,7 +50,8 @@ def pretrain(
     data: Files,
     out: Out,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Go on from this model instead of from nothing.")
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="Go on from this model instead of from nothing."),
     ] = None,
     settings: Keys = None,
     device: Device = None,
