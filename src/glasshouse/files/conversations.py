@@ -64,14 +64,15 @@ def _from_messages(row: Mapping[str, Any], position: Position) -> Iterator[Messa
 
 
 def _from_sharegpt(row: Mapping[str, Any], position: Position) -> Iterator[Messages]:
-    roles = {"human": "user", "gpt": "assistant"}
     turns = row["conversations"]
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
         raise _wrong('"conversations" is not a list of objects', position)
-    yield [
-        {"role": roles.get(turn.get("from"), turn.get("from")), "content": turn.get("value")}
-        for turn in turns
-    ]
+    yield [{"role": _role(turn.get("from")), "content": turn.get("value")} for turn in turns]
+
+
+def _role(speaker: Any) -> Any:
+    """ShareGPT's names of the speakers; others are judged with the roles of messages."""
+    return "user" if speaker == "human" else "assistant" if speaker == "gpt" else speaker
 
 
 def _from_instruction(row: Mapping[str, Any], position: Position) -> Iterator[Messages]:
