@@ -9,7 +9,7 @@ from glasshouse.model.rope import rope_tables, rotate
 
 def tables(length: int, head_dim: int = 8, theta: float = 100.0) -> tuple[torch.Tensor, torch.Tensor]:
     cos, sin = rope_tables(head_dim, theta, length)
-    return cos[None, :, None], sin[None, :, None]
+    return cos[None], sin[None]
 
 
 def test_pairs_turn_as_complex_numbers() -> None:

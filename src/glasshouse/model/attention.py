@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glasshouse.model import kernels
 from glasshouse.model.config import ModelConfig
-from glasshouse.model.documents import Documents, attend_documents
-from glasshouse.model.layers import Linear, RMSNorm
+from glasshouse.model.documents import Documents, Spans, attend_documents
+from glasshouse.model.layers import Linear, RMSNorm, joined
 from glasshouse.model.rope import rotate
 
 
@@ -38,6 +39,11 @@ class Cache(Protocol):
         ...
 
 
+Sight = Tensor | Spans | Documents | None
+"""How the tokens of a batch see each other: a bool mask (batch or 1, 1, seq, slots), documents for
+the native kernel, documents for the same on PyTorch's operators, or every earlier token."""
+
+
 def make_mask(segments: Tensor) -> Tensor:
     """Who may attend to whom, for packed rows.
 
@@ -62,27 +68,27 @@ class Attention(nn.Module):
         self.k_proj = Linear(d, self.kv_heads * self.head_dim, bias=bias)
         self.v_proj = Linear(d, self.kv_heads * self.head_dim, bias=bias)
         self.o_proj = Linear(self.heads * self.head_dim, d, bias=bias)
+        self.eps = config.rms_norm_eps
         self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
         self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
 
     def forward(
-        self,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        mask: Tensor | Documents | None,
-        cache: Cache | None = None,
+        self, x: Tensor, cos: Tensor, sin: Tensor, sight: Sight, cache: Cache | None = None
     ) -> Tensor:
-        """x (batch, seq, hidden) -> the same shape; without a mask every earlier token is seen."""
+        """x (batch, seq, hidden) -> the same shape; cos, sin (batch or 1, seq, head_dim / 2) float32."""
+        if isinstance(sight, Spans):
+            qkv = joined(x, self.q_proj, self.k_proj, self.v_proj)
+            q_norm, k_norm = self.q_norm.weight, self.k_norm.weight
+            return self.o_proj(kernels.attend(qkv, q_norm, k_norm, self.eps, cos, sin, sight))
         batch, seq, _ = x.shape
         queries = self.q_proj(x).view(batch, seq, self.heads, self.head_dim)
         keys = self.k_proj(x).view(batch, seq, self.kv_heads, self.head_dim)
         values = self.v_proj(x).view(batch, seq, self.kv_heads, self.head_dim)
         queries, keys = rotate(self.q_norm(queries), cos, sin), rotate(self.k_norm(keys), cos, sin)
-        if isinstance(mask, Documents):
-            mixed = attend_documents(queries, keys, values, mask)
+        if isinstance(sight, Documents):
+            mixed = attend_documents(queries, keys, values, sight)
         else:
-            mixed = self._attend(queries, keys, values, mask, cache)
+            mixed = self._attend(queries, keys, values, sight, cache)
         return self.o_proj(mixed.reshape(batch, seq, -1))
 
     def _attend(

@@ -20,6 +20,17 @@ QUERY_BLOCK = 128
 
 
 @dataclass(frozen=True)
+class Spans:
+    """The documents of a packed batch as stretches of its tokens, longest first, for the native kernel."""
+
+    first: Tensor  # (documents) int64, index of the first token among batch · seq
+    length: Tensor  # (documents) int64
+    longest: int
+    heads: int
+    kv_heads: int
+
+
+@dataclass(frozen=True)
 class Bucket:
     """`documents` documents, each padded to `length` slots."""
 
@@ -48,13 +59,24 @@ def padded_length(length: int) -> int:
     return -(-length // step) * step
 
 
-def find_documents(segments: Tensor, heads: int, kv_heads: int) -> Documents:
-    """Plan the lifting for `segments` (batch, seq); neighbouring tokens of one number are a document."""
-    batch, seq = segments.shape
-    starts = torch.ones(batch, seq, dtype=torch.bool)
+def find_spans(segments: Tensor, heads: int, kv_heads: int) -> Spans:
+    """The documents of `segments` (batch, seq); neighbouring tokens of one number are a document."""
+    first, lengths = _boundaries(segments)
+    lengths, order = lengths.sort(descending=True, stable=True)
+    return Spans(first[order], lengths, int(lengths[0]), heads, kv_heads)
+
+
+def _boundaries(segments: Tensor) -> tuple[Tensor, Tensor]:
+    """First token (flat index) and length of every document, in order, each (documents) int64."""
+    starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    first = starts.flatten().nonzero()[:, 0]  # (documents) flat index of each first token
-    lengths = torch.diff(first, append=torch.tensor([batch * seq]))
+    first = starts.flatten().nonzero()[:, 0]
+    return first, torch.diff(first, append=torch.tensor([segments.numel()]))
+
+
+def find_documents(segments: Tensor, heads: int, kv_heads: int) -> Documents:
+    """Plan the lifting for `segments` (batch, seq), as `find_spans` does for the native kernel."""
+    first, lengths = _boundaries(segments)
     padded = torch.tensor([padded_length(length) for length in lengths.tolist()])
     groups = heads // kv_heads
     buckets, queries, keys = [], [], []
@@ -75,8 +97,8 @@ def find_documents(segments: Tensor, heads: int, kv_heads: int) -> Documents:
         buckets,
         query.clamp(min=0),
         key.clamp(min=0),
-        _inverse(query, batch * seq * heads),
-        _inverse(key, batch * seq * kv_heads),
+        _inverse(query, segments.numel() * heads),
+        _inverse(key, segments.numel() * kv_heads),
         (query < 0).nonzero()[:, 0],
     )
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from glasshouse.model import kernels
+
 CHUNK_TOKENS = 1024
 
 IGNORED = -100
@@ -37,16 +39,25 @@ def _forward(
     total = torch.zeros((), device=hidden.device)
     for start in range(0, len(hidden), CHUNK_TOKENS):
         rows = slice(start, start + CHUNK_TOKENS)
-        target = targets[rows, None]  # (chunk, 1)
-        logprobs = (hidden[rows] @ weight.T).float().log_softmax(-1)  # (chunk, vocab)
-        total -= logprobs.gather(1, target).sum()
+        logits = hidden[rows] @ weight.T  # (chunk, vocab)
+        losses, slope = _cross_entropy(logits, targets[rows])
+        total += losses.sum()
         if grads is not None:
-            # The gradient by the logits: probabilities, less one at the target.
-            slope = logprobs.exp_().scatter_add_(1, target, torch.full_like(target, -1, dtype=torch.float32))
-            slope = slope.to(hidden.dtype)
             torch.mm(slope, weight, out=grads[0][rows])
             grads[1].add_(slope.T @ hidden[rows])
     return total
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses float32 (chunk), and their gradient by the logits in the logits' dtype (chunk, vocab):
+    the probabilities, less one at the target. The logits may be overwritten."""
+    if kernels.ready(logits, 16, logits.shape[1]):
+        return kernels.cross_entropy_(logits, targets), logits
+    target = targets[:, None]  # (chunk, 1)
+    logprobs = logits.float().log_softmax(-1)
+    losses = -logprobs.gather(1, target)[:, 0]
+    minus_one = torch.full_like(target, -1, dtype=torch.float32)
+    return losses, logprobs.exp_().scatter_add_(1, target, minus_one).to(logits.dtype)
 
 
 class _HeadLoss(torch.autograd.Function):

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glasshouse.model.attention import Attention, Cache, make_mask
+from glasshouse.model import kernels
+from glasshouse.model.attention import Attention, Cache, Sight, make_mask
 from glasshouse.model.config import ModelConfig
-from glasshouse.model.documents import Documents, find_documents
+from glasshouse.model.documents import Spans, find_documents, find_spans
 from glasshouse.model.layers import Embedding, Linear, RMSNorm, SwiGLU
 from glasshouse.model.loss import head_loss
 from glasshouse.model.rope import rope_tables
@@ -25,14 +26,9 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config)
 
     def forward(
-        self,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        mask: Tensor | Documents | None,
-        cache: Cache | None = None,
+        self, x: Tensor, cos: Tensor, sin: Tensor, sight: Sight, cache: Cache | None = None
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, sight, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -108,27 +104,29 @@ class Transformer(nn.Module):
         if positions is None:
             cos, sin = self.rope_cos[None, : ids.shape[1]], self.rope_sin[None, : ids.shape[1]]
         else:
-            cos, sin = self.rope_cos[positions], self.rope_sin[positions]  # (batch, seq, head_dim)
-        cos, sin = cos[:, :, None].to(self.compute_dtype), sin[:, :, None].to(self.compute_dtype)
-        mask = self._sight(ids, segments) if cache is None else cache.mask(ids.shape[1])
+            cos, sin = self.rope_cos[positions], self.rope_sin[positions]  # (batch, seq, head_dim / 2)
+        sight = self._sight(ids, segments) if cache is None else cache.mask(ids.shape[1])
+        if isinstance(sight, Spans):
+            cos, sin = (table.expand(len(ids), -1, -1).contiguous() for table in (cos, sin))
         x = self.model.embed_tokens(ids).to(self.compute_dtype)  # (batch, seq, hidden)
         for block in self.model.layers:
-            x = block(x, cos, sin, mask, cache)
+            x = block(x, cos, sin, sight, cache)
         if cache is not None:
             cache.advance(ids.shape[1])
         return self.model.norm(x)
 
-    def _sight(self, ids: Tensor, segments: Tensor | None) -> Tensor | Documents | None:
+    def _sight(self, ids: Tensor, segments: Tensor | None) -> Sight:
         """How tokens see each other, prepared once for all layers.
 
         On a CPU, attention by documents also serves rows without segments when gradients are wanted:
-        the backward pass of PyTorch's CPU kernel is several times slower.
+        the backward pass of PyTorch's own CPU kernel is several times slower.
         """
         if ids.device.type == "cpu" and (segments is not None or torch.is_grad_enabled()):
-            whole_rows = torch.zeros_like(ids) if segments is None else segments
-            return find_documents(
-                whole_rows, self.config.num_attention_heads, self.config.num_key_value_heads
-            )
+            documents = torch.zeros_like(ids) if segments is None else segments
+            heads = self.config.num_attention_heads, self.config.num_key_value_heads
+            if kernels.ready(torch.empty(0, dtype=self.compute_dtype), 32, self.config.head_dim):
+                return find_spans(documents, *heads)
+            return find_documents(documents, *heads)
         return None if segments is None else make_mask(segments)
 
     def head(self, hidden: Tensor) -> Tensor:
