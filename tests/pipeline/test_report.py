@@ -153,6 +153,7 @@ def test_comparison_finds_the_setting_and_marks_what_it_moved(runs):
     assert moved.difference == pytest.approx(-0.4)
     assert moved.apart
     assert not rows["init", "known_fact_recall"].apart
+    assert comparison.same_models == ["init"]
     assert not rows["sft", "brier_skill"].apart  # no interval is known
     text = write_comparison(comparison).read_text()
     assert "a baker" in text
@@ -162,8 +163,15 @@ def test_comparison_finds_the_setting_and_marks_what_it_moved(runs):
 
 
 def test_settings_that_one_recipe_lacks_show_as_a_dash():
-    found = differing_settings({"sft": {"epochs": 1}, "seed": 1}, {"seed": 1})
-    assert [(s.key, s.first, s.second) for s in found] == [("sft.epochs", "1", "–")]
+    found = differing_settings(
+        {"sft": {"epochs": 1}, "world": {"people": 1}, "seed": 1},
+        {"world": {"people": 2, "pets": 3}, "seed": 1},
+    )
+    assert [(s.key, s.first, s.second) for s in found] == [
+        ("sft", "present", "–"),
+        ("world.people", "1", "2"),
+        ("world.pets", "–", "3"),
+    ]
 
 
 def test_curves_take_their_colours_from_the_page():

@@ -84,12 +84,14 @@ def show_comparison(comparison: Comparison) -> None:
     figures = {first, second, "difference"}
     table = _table("after", "probe", first, second, "difference", "", numbers=figures)
     for row in comparison.probes:
-        if row.difference is not None:  # asked in both runs
+        if row.difference is not None and row.model not in comparison.same_models:
             difference = f"{row.difference:+.3f}"
             table.add_row(
                 row.model, row.probe, show_value(row.first), show_value(row.second), difference, row.verdict
             )
     _print(table)
+    if comparison.same_models:
+        typer.echo(f"the same in both: {', '.join(comparison.same_models)}")
     typer.echo("* the 95% intervals do not overlap\n")
 
 

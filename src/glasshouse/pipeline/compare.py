@@ -62,6 +62,12 @@ class Comparison:
         first, second = self.first.path, self.second.path
         return (first.name, second.name) if first.name != second.name else (str(first), str(second))
 
+    @property
+    def same_models(self) -> list[str]:
+        """Models whose probes are equal in both runs: what they share, or a change that changed nothing."""
+        models = dict.fromkeys(row.model for row in self.probes)
+        return [m for m in models if all(row.first == row.second for row in self.probes if row.model == m)]
+
     def as_json(self) -> dict[str, Any]:
         return {
             "first": str(self.first.path),
@@ -88,8 +94,9 @@ def compare_runs(first: str | Path, second: str | Path) -> Comparison:
 
 
 def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Setting]:
-    """Keys of two recipes whose values differ; a key that a recipe lacks shows as "–"."""
-    a, b = _flat(first), _flat(second)
+    """Keys of two recipes whose values differ; a key or a whole section that one lacks shows as "–"."""
+    lacking = {key for key in {*first, *second} if key not in first or key not in second}
+    a, b = (_flat({k: "present" if k in lacking else v for k, v in r.items()}) for r in (first, second))
     keys = [*a, *(key for key in b if key not in a)]
     return [
         Setting(key, str(a.get(key, ABSENT)), str(b.get(key, ABSENT)))

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glasshouse.pipeline.summary import show_count
+
 TEXT, LINE = "#010203", "#020304"
 SERIES = ("#030405", "#040506")
 _CSS = {TEXT: "var(--text)", LINE: "var(--line)", SERIES[0]: "var(--first)", SERIES[1]: "var(--second)"}
@@ -66,13 +68,16 @@ def _draw(axes: Any, curve: Curve, colour: str, *, several: bool) -> None:
 
 
 def _dress(axes: Any, curves: Sequence[Curve]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     losses = sorted(row["loss"] for curve in curves for row in curve.rows)
     if len(losses) > 20:  # the first steps would squeeze everything else into a line
         top = losses[math.floor(0.98 * (len(losses) - 1))]
         axes.set_ylim(losses[0] - 0.05 * (top - losses[0]), top + 0.05 * (top - losses[0]))
     axes.set_xlabel("tokens", color=TEXT)
     axes.set_ylabel("loss, nats a token", color=TEXT)
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e5 else f"{x:g}")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(lambda x, _: show_count(x) if x else "0")
     axes.tick_params(colors=TEXT, length=0)
     axes.grid(color=LINE, linewidth=0.8)
     for side in axes.spines.values():

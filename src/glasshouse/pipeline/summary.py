@@ -48,8 +48,9 @@ class Summary:
     def records(self) -> dict[str, Record]:
         """Every stage and evaluation by its folder's name, in the order of the pipeline."""
         found = RunFolder(self.path).records()
-        order = ["corpus", "tokenizer", *MODEL_ORDER]
-        return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else 99))
+        order = ["corpus", "tokenizer", *MODEL_STAGES]
+        order += [f"evaluation/{model}" for model in (*MODEL_ORDER, "baselines")]
+        return {name: found[name] for name in order if name in found}
 
     @cached_property
     def metrics(self) -> dict[str, list[dict[str, Any]]]:
