@@ -116,7 +116,9 @@ def test_clipping_scales_all_gradients_together():
     assert float(clip_gradients(made, 0.5)) == pytest.approx(float(norm))
     after = torch.cat([p.grad.flatten() for p in made])
     assert float(after.norm()) == pytest.approx(0.5, rel=1e-4)
-    torch.testing.assert_close(after, torch.cat([g.flatten() for g in before]) * 0.5 / norm, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        after, torch.cat([g.flatten() for g in before]) * 0.5 / norm, rtol=1e-4, atol=0
+    )
 
 
 def test_clipping_is_off_at_zero():

@@ -95,13 +95,13 @@ class CheckpointFolder:
 
 @contextlib.contextmanager
 def safetensors_errors(path: Path) -> Iterator[None]:
-    """safetensors reports a full disk in its own error class; make it the operating system's again."""
+    """safetensors reports a full disk in a class of its own; make it the operating system's error again."""
     with disk_errors(path):
         try:
             yield
         except SafetensorError as error:
             text = str(error)
             for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                if f"code: {code}," in text or os.strerror(code) in text:
+                if f"(os error {code})" in text:
                     raise OSError(code, os.strerror(code), str(path)) from error
             raise StorageError(f"cannot write: {text}", where=path) from error

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from glasshouse.core.devices import choose_dtype, machine, pick
+from glasshouse.core.errors import DataError
 from glasshouse.core.memory import keep_freed_memory
 from glasshouse.core.progress import say
 from glasshouse.core.storage import read_json, write_json
+from glasshouse.model import kernels
 from glasshouse.training.config import TrainingConfig
 
 
@@ -27,7 +29,8 @@ class Environment:
     dtype: str  # of matrix products
     dtype_reason: str
     threads: int
-    compile: bool
+    native_kernels: bool  # compiled C between the matrix products (CPU)
+    compile: bool | None  # torch.compile; None: not decided yet
     compile_reason: str
     machine: dict[str, Any]
 
@@ -35,52 +38,72 @@ class Environment:
     def torch_dtype(self) -> torch.dtype:
         return getattr(torch, self.dtype)
 
+    def decided(self, path: Path, compiled: bool, reason: str) -> Environment:
+        """The same with the choice about torch.compile, frozen at `path`."""
+        environment = replace(self, compile=compiled, compile_reason=reason)
+        write_json(path, asdict(environment))
+        return environment
+
 
 def settle(path: Path, config: TrainingConfig) -> Environment:
-    """Read the environment frozen at `path`, or choose one for this machine and freeze it."""
+    """The environment frozen at `path`, or one chosen for this machine by measurement."""
     here = machine()
     if path.exists():
-        frozen = Environment(**read_json(path))
+        try:
+            frozen = Environment(**read_json(path))
+        except TypeError:
+            raise DataError(
+                "this run was begun by another version of Glasshouse",
+                where=path,
+                fix="delete its folder and start again",
+            ) from None
         changed = [k for k in ("processor", "torch", "glasshouse") if frozen.machine.get(k) != here[k]]
+        if frozen.native_kernels != _native_kernels(frozen.device, frozen.torch_dtype):
+            changed.append("the native kernels")
         if changed:
-            say(f"notice: {', '.join(changed)} changed since this run began: it goes on, but not bit for bit")
+            names = ", ".join(changed)
+            say(f"notice: changed since this run began: {names}. It goes on, but not bit for bit")
         return frozen
     device = pick(config.device)
     if config.dtype == "auto":
         dtype, dtype_reason = choose_dtype(device)
     else:
         dtype, dtype_reason = config.dtype, "set by the user"
-    environment = Environment(
+    return Environment(
         device=device,
         dtype=dtype,
         dtype_reason=dtype_reason,
         threads=torch.get_num_threads(),
-        compile=False,
+        native_kernels=_native_kernels(device, getattr(torch, dtype)),
+        compile=None,
         compile_reason="",
         machine=here,
     )
-    write_json(path, asdict(environment))
-    return environment
+
+
+def _native_kernels(device: str, dtype: torch.dtype) -> bool:
+    return kernels.ready(torch.empty(0, dtype=dtype, device=device), 1)
 
 
 @contextmanager
 def applied(environment: Environment) -> Iterator[None]:
     """Run the block under the environment's global settings, then put the old ones back.
 
-    Deterministic algorithms: compiled code on several threads gave other weights in every process
-    without them. Filling fresh memory with NaN, which that switch turns on, only costs time here.
+    Filling fresh memory with NaN, which deterministic mode turns on, only costs time here.
     """
     threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    mode = torch.get_deterministic_debug_mode()
     memory: Any = torch.utils.deterministic  # its switch is made at import, unseen by type checkers
     fill = memory.fill_uninitialized_memory
     keep_freed_memory()
     torch.set_num_threads(environment.threads)
-    torch.use_deterministic_algorithms(True)
+    # The same switch as use_deterministic_algorithms, which would load the compiler (a second) to tell
+    # it too; `compile_blocks` does that where there is one.
+    torch.set_deterministic_debug_mode("error")
     memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(mode)
         memory.fill_uninitialized_memory = fill

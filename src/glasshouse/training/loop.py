@@ -26,10 +26,11 @@ from glasshouse.core.progress import bar
 from glasshouse.core.storage import directory, hash_json, read_json, write_json
 from glasshouse.model import Transformer
 from glasshouse.training.checkpoint import CheckpointFolder
+from glasshouse.training.compilation import choose, compile_blocks, uncompiled
 from glasshouse.training.config import TrainingConfig
 from glasshouse.training.environment import Environment, applied, settle
 from glasshouse.training.metrics import MetricsFile
-from glasshouse.training.objective import Objective
+from glasshouse.training.objective import Objective, TrainingBatch
 from glasshouse.training.optimizers import AdamW, Muon, clip_gradients, split_parameters
 from glasshouse.training.schedule import warmup_stable_decay
 
@@ -63,6 +64,7 @@ def train(
     environment = settle(state / "environment.json", config)
     with applied(environment):
         run = _Run(model, objective, config, out, environment)
+        run.prepare_compilation()
         run.resume()
         try:
             summary = run.steps_to_end(title, evaluate)
@@ -139,11 +141,28 @@ class _Run:
         self.steps = _planned_steps(config, objective)
         self.flops_per_token = model.config.flops_per_token(config.sequence_length)
         self.checkpoints = CheckpointFolder(out / "state")
-        self.metrics_path = out / "metrics.jsonl"
+        self.out = out
         self.step = self.saved = 0  # steps done, and steps done at the newest checkpoint
         self.tokens = 0  # real tokens trained on, padding apart
         self.seconds = 0.0
         self.since_log = {"loss_sum": 0.0, "count": 0, "tokens": 0}
+
+    def prepare_compilation(self) -> None:
+        """Compile the blocks as the first start chose, or choose now."""
+        if self.environment.compile is None:
+            chosen = choose(
+                self.config.compile, self.model, self.environment.device, self.steps, self.one_pass
+            )
+            self.environment = self.environment.decided(self.out / "state" / "environment.json", *chosen)
+        elif self.environment.compile:
+            compile_blocks(self.model)
+
+    def one_pass(self) -> None:
+        """Forward and backward of the first batch, to be timed; the weights stay."""
+        batch = self.objective.batch(0).to(self.environment.device)
+        self.gradients(batch)
+        float(clip_gradients(self.trained, 0.0))  # waits for an asynchronous device
+        self.forget_gradients()
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": p for name, p in self.model.named_parameters()}
@@ -172,7 +191,7 @@ class _Run:
             self.step = self.saved = checkpoint.step
             self.tokens, self.seconds = progress["tokens"], progress["seconds"]
             self.since_log = progress["since_log"]
-        self.metrics = MetricsFile(self.metrics_path, self.step)
+        self.metrics = MetricsFile(self.out / "metrics.jsonl", self.step)
 
     def steps_to_end(self, title: str, evaluate: Evaluate | None) -> dict[str, Any]:
         config = self.config
@@ -220,7 +239,7 @@ class _Run:
 
     def evaluated(self, evaluate: Evaluate) -> dict[str, float]:
         self.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), uncompiled(bool(self.environment.compile)):
             values = evaluate(self.model, self.step)
         self.model.train()
         return values
@@ -229,18 +248,13 @@ class _Run:
         """One optimizer step; returns (mean loss, gradient norm, Muon's learning rate)."""
         config = self.config
         batch = self.objective.batch(self.step).to(self.environment.device)
-        count = max(1, batch.count)
-        loss_sum = torch.zeros((), device=self.environment.device)
-        for micro in batch.split(config.micro_batch_rows):
-            part = self.objective.loss(self.model, micro).loss_sum
-            (part / count).backward()
-            loss_sum += part.detach()
+        total = float(self.gradients(batch))
         norm = float(clip_gradients(self.trained, config.grad_clip))
-        total = float(loss_sum)
+        count = max(1, batch.count)
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise GlasshouseError(
                 f"the loss became {total / count} (gradient norm {norm}) at step {self.step + 1}",
-                where=self.metrics_path.parent,
+                where=self.out,
                 fix=f"lower the learning rates or set grad_clip; the last good checkpoint: step {self.saved}",
             )
         factor = warmup_stable_decay(
@@ -250,14 +264,26 @@ class _Run:
         momentum = config.momentum_start + (config.momentum - config.momentum_start) * warm
         self.muon.step(config.muon_lr * factor, momentum, config.weight_decay)
         self.adamw.step(factor, config.weight_decay)
-        for parameter in self.trained:
-            parameter.grad = None
+        self.forget_gradients()
         self.step += 1
         self.tokens += batch.tokens
         self.since_log["loss_sum"] += total
         self.since_log["count"] += batch.count
         self.since_log["tokens"] += batch.tokens
         return total / count, norm, config.muon_lr * factor
+
+    def gradients(self, batch: TrainingBatch) -> Tensor:
+        """Accumulate the gradient of the mean loss over micro-batches; returns the summed loss."""
+        loss_sum = torch.zeros((), device=self.environment.device)
+        for micro in batch.split(self.config.micro_batch_rows):
+            part = self.objective.loss(self.model, micro).loss_sum
+            (part / max(1, batch.count)).backward()
+            loss_sum += part.detach()
+        return loss_sum
+
+    def forget_gradients(self) -> None:
+        for parameter in self.trained:
+            parameter.grad = None
 
 
 def _planned_steps(config: TrainingConfig, objective: Objective[Any]) -> int:
