@@ -34,6 +34,11 @@ class KVCache:
         self._longest = 0  # max(lengths), known without asking the device
         self._even = True  # all rows are equally long
 
+    @property
+    def full(self) -> bool:
+        """Whether some row has no slot left."""
+        return self._longest >= self.capacity
+
     @staticmethod
     def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
         """Memory of one slot over all layers."""
@@ -78,3 +83,4 @@ class KVCache:
         self.keys = [buffer.index_select(0, index) for buffer in self.keys]
         self.values = [buffer.index_select(0, index) for buffer in self.values]
         self.lengths = self.lengths[index]
+        self._longest = int(self.lengths.max())

@@ -21,7 +21,8 @@ PREFILL_TOKENS = 16_384
 """Ceiling of rows · longest prompt in one chunk: the prefill's activations stay small."""
 
 COMPACT_BELOW = 0.8
-"""Finished rows are removed once at most this share is running: removing copies the cache."""
+"""Finished rows are removed once at most this share is running, or one is at its end of the cache:
+removing copies the cache, so a few of them are better carried along."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def decode(
         running = [place for place in running if chosen[place] not in stop_ids and made < limits[rows[place]]]
         if not running:
             return
-        if len(running) <= COMPACT_BELOW * len(rows):
+        if len(running) <= COMPACT_BELOW * len(rows) or cache.full:
             cache.keep(running)
             tokens, row_keys = tokens[running], row_keys[running]
             rows = [rows[place] for place in running]

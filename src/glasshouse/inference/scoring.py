@@ -14,6 +14,9 @@ from glasshouse.model import Transformer
 BATCH_TOKENS = 16_384
 """Ceiling of rows · longest row in one forward pass."""
 
+LOGITS = 2**23
+"""Logits in memory at a time: 32 MiB, whatever the vocabulary."""
+
 
 @torch.inference_mode()
 def score_batch(
@@ -33,13 +36,22 @@ def score_batch(
                 rows.append(row)
                 columns.append(column)
                 targets.append(texts[member][column + 1])
-        logits = model.head(hidden[rows, columns]).float()  # (counted, vocab)
-        target = torch.tensor(targets, dtype=torch.int64, device=logits.device)
-        picked = logits.gather(-1, target[:, None])[:, 0] - logits.logsumexp(-1)
+        picked = _logprobs_of(model, hidden[rows, columns], targets)
         pieces = picked.cpu().split([len(continuations[member]) for member in members])
         for member, piece in zip(members, pieces, strict=True):
             scores[member] = piece.clone()
     return scores
+
+
+def _logprobs_of(model: Transformer, hidden: Tensor, targets: list[int]) -> Tensor:
+    """Log-probability of each target after its state: hidden (counted, width) -> (counted,) float32."""
+    target = torch.tensor(targets, dtype=torch.int64, device=hidden.device)[:, None]
+    picked = []
+    step = max(LOGITS // model.config.vocab_size, 1)
+    for start in range(0, len(hidden), step):
+        logits = model.head(hidden[start : start + step]).float()  # (step, vocab)
+        picked.append(logits.gather(-1, target[start : start + step])[:, 0] - logits.logsumexp(-1))
+    return torch.cat(picked) if picked else torch.empty(0)
 
 
 @torch.inference_mode()

@@ -33,6 +33,8 @@ SOURCES = Path(__file__).parent / "native"
 PIECES = 64
 """Partial sums of a norm's gradient: fixed, so that the number of threads does not change its bits."""
 
+_SLOWER = "PyTorch's own operators are used instead, and training on a CPU takes about twice as long"
+
 _OPTIONS = ["-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared"]
 
 
@@ -188,7 +190,7 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
         return None
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
     if compiler is None:
-        say("notice: no C compiler found: training on the CPU runs at about half speed")
+        say(f"notice: no C compiler found: {_SLOWER}")
         return None
     options = [*_OPTIONS, *(["-DBF16"] if dtype == torch.bfloat16 else [])]
     problem = ""

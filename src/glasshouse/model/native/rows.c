@@ -5,12 +5,14 @@
  */
 #include "vectors.h"
 
+#define SMALL 16384 /* numbers that one thread handles before another would have woken up */
+
 /* ---- RMSNorm: y = x / rms(x) * weight ------------------------------------------------------- */
 
 /* scale[n] receives 1 / rms. */
 void norm_forward(const real *x, const float *weight, real *y, float *scale, int64_t n, int64_t d,
                   float eps, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
+#pragma omp parallel for num_threads(threads) schedule(static) if (n * d > SMALL)
     for (int64_t i = 0; i < n; i++) {
         const real *row = x + i * d;
         vec squares = {};
