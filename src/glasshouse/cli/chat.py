@@ -19,7 +19,11 @@ HELP = """\
 /quit    leave (so does Ctrl-D)
 Ctrl-C   stop a reply; what was said of it stays in the conversation"""
 
-_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+_VISIBLE = (
+    {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+    | {0x7F: 0x2421}
+    | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+)
 """Control characters a model may write are shown as pictures: none may move the cursor or retitle the
 window."""
 
