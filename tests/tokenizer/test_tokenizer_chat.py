@@ -133,6 +133,12 @@ def test_private_characters_in_messages_survive(trained: Tokenizer):
     assert trained.decode(trained.encode_chat(messages).ids) == trained.render(messages)
 
 
+def test_half_characters_in_messages_are_replaced(trained: Tokenizer):
+    """A lone surrogate, which JSON can carry, is read as U+FFFD; the mask stays in its place."""
+    chat = [{"role": "user", "content": "a\ud800"}, {"role": "assistant", "content": "\udfffb\ud83e\udd8a"}]
+    assert [text for text, mask in shown(trained, chat) if mask] == ["\ufffdb🦊<|im_end|>"]
+
+
 @pytest.mark.parametrize(
     "messages",
     [

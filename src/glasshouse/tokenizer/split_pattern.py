@@ -80,3 +80,8 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def well_formed(text: str) -> str:
+    """The text as tiktoken reads it: lone surrogates are U+FFFD, pairs of them whole characters."""
+    return text if is_unicode(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

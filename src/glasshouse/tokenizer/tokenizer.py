@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,14 @@ import tiktoken
 from glasshouse.core.errors import ModelError
 from glasshouse.tokenizer.chat_template import CHATML, ChatTemplate
 from glasshouse.tokenizer.special_tokens import ASSISTANT_MAY_WRITE, END_OF_TEXT, END_OF_TURN, SPECIAL_TOKENS
-from glasshouse.tokenizer.split_pattern import LONGEST_WHITE_RUN, QWEN2, is_unicode, long_white_runs, parts_of
+from glasshouse.tokenizer.split_pattern import (
+    LONGEST_WHITE_RUN,
+    QWEN2,
+    is_unicode,
+    long_white_runs,
+    parts_of,
+    well_formed,
+)
 from glasshouse.tokenizer.training import learn_tokens
 
 Normalization = Literal["NFC", "NFD", "NFKC", "NFKD"]
@@ -260,14 +268,12 @@ class Tokenizer:
         """True where a token holds a byte of one of the character spans `written` of `text`."""
         if not written:
             return [False] * len(ids)
-        if written == [(0, len(text))]:
-            return [True] * len(ids)
-        spans = [(len(text[:start].encode()), len(text[:end].encode())) for start, end in written]
-        mask, position = [], 0
-        for i in ids:
-            after = position + len(self._tokens[i])
-            mask.append(any(position < end and start < after for start, end in spans))
-            position = after
+        ends = list(accumulate(len(self._tokens[i]) for i in ids))  # (seq,) bytes up to and with each token
+        mask = [False] * len(ids)
+        for start, end in written:
+            first = bisect_right(ends, len(self._normalized(well_formed(text[:start])).encode()))
+            last = bisect_left(ends, len(self._normalized(well_formed(text[:end])).encode()))
+            mask[first : last + 1] = [True] * (min(last + 1, len(ids)) - first)
         return mask
 
     def _normalized(self, text: str) -> str:

@@ -12,7 +12,13 @@ import rustbpe
 from glasshouse.core.errors import ConfigError, DataError
 from glasshouse.core.progress import say
 from glasshouse.tokenizer.special_tokens import SPECIAL_TOKENS
-from glasshouse.tokenizer.split_pattern import LONGEST_WHITE_RUN, QWEN2, is_unicode, long_white_runs, parts_of
+from glasshouse.tokenizer.split_pattern import (
+    LONGEST_WHITE_RUN,
+    QWEN2,
+    long_white_runs,
+    parts_of,
+    well_formed,
+)
 
 BYTES_ONLY = 256 + len(SPECIAL_TOKENS)
 """The vocabulary size that asks for no merges at all: the plain bytes and the special tokens."""
@@ -69,16 +75,11 @@ class _Counted:
         for text in self._texts:
             self.characters += len(text)
             if len(text) <= _PART:
-                yield _well_formed(text)
+                yield well_formed(text)
                 continue
             # The middle of an endless run of spaces teaches nothing and would overflow the engine's stack.
             start = 0
             for run_start, run_end in long_white_runs(text, QWEN2):
-                yield from parts_of(_well_formed(text[start : run_start + 1]), _PART)
+                yield from parts_of(well_formed(text[start : run_start + 1]), _PART)
                 start = max(run_start + 1, run_end - LONGEST_WHITE_RUN // 4)
-            yield from parts_of(_well_formed(text[start:] if start else text), _PART)
-
-
-def _well_formed(text: str) -> str:
-    """The text with U+FFFD for lone surrogates (half characters), as the encoder reads them."""
-    return text if is_unicode(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            yield from parts_of(well_formed(text[start:] if start else text), _PART)
