@@ -81,6 +81,8 @@ def test_the_example_of_every_verb_parses(path):
         (["report", "nowhere"], ["nowhere", "recipe.yaml"]),
         (["verify", "nowhere"], ["nowhere"]),
         (["compare", "nowhere", "either"], ["nowhere"]),
+        (["run", "pocket", "--set", "evaluate.probes=[brier, ecee]"], ["evaluate.probes", "'ecee'", "'ece'"]),
+        (["run", "pocket", "--device", "tpu"], ["tpu", "cpu"]),
         (["eval", "nowhere"], ["nowhere"]),
         (["eval", "hf://org/name"], ["hf://org/name"]),
         (["eval"], ["glasshouse run pocket"]),

@@ -132,6 +132,10 @@ def test_report_is_the_same_when_written_twice(runs):
 
 def test_unknown_cost_is_not_zero(tmp_path):
     assert "<b>–</b><span>cost" in write_report(make_run(tmp_path / "a")).read_text()
+    rated = make_run(tmp_path / "c")
+    with open(rated / "recipe.yaml", "a") as file:
+        file.write("rate_per_hour: 3\n")  # set after the work was done
+    assert "<b>0.2000</b><span>cost" in write_report(rated).read_text()
     assert "<b>0.0200</b><span>cost" in write_report(make_run(tmp_path / "b", cost=0.01)).read_text()
 
 

@@ -60,6 +60,8 @@ def show_run(path: Path) -> None:
     if trained:
         typer.echo(f"model   {path / trained[-1] / 'model'}")
         typer.echo(f"chat    glasshouse chat {path}")
+        if trained[-1] == "pretrain":
+            typer.echo(f"next    glasshouse train sft --model {path} --data chats.jsonl --out {path}-chat")
 
 
 def show_probes(probes: Mapping[str, Mapping[str, Any]]) -> None:

@@ -16,6 +16,9 @@ SERIES = ("#030405", "#040506")
 _CSS = {TEXT: "var(--text)", LINE: "var(--line)", SERIES[0]: "var(--first)", SERIES[1]: "var(--second)"}
 """Stand-ins drawn by matplotlib, which knows no CSS variables, and what each becomes in the SVG."""
 
+MOST_POINTS = 1500
+"""Points drawn of one curve; more cannot be told apart and make the page heavy."""
+
 SMOOTH_ROWS = 200
 """A curve of more rows than this is drawn faint, with its running mean over a fiftieth of the rows on top."""
 
@@ -52,9 +55,11 @@ def _draw(axes: Any, curve: Curve, colour: str, *, several: bool) -> None:
     tokens = [row["tokens"] for row in curve.rows]
     losses = [row["loss"] for row in curve.rows]
     name = f"{curve.label}: " if several else ""
+    every = slice(None, None, -(-len(losses) // MOST_POINTS))
     many = len(losses) > SMOOTH_ROWS
-    axes.plot(tokens, losses, color=colour, linewidth=1, alpha=0.25 if many else 1.0)
-    axes.plot(tokens, running_mean(losses) if many else losses, color=colour, label=f"{name}training")
+    smooth = running_mean(losses) if many else losses
+    axes.plot(tokens[every], losses[every], color=colour, linewidth=1, alpha=0.25 if many else 1.0)
+    axes.plot(tokens[every], smooth[every], color=colour, label=f"{name}training")
     held_out = [(row["tokens"], row["val_loss"]) for row in curve.rows if "val_loss" in row]
     if held_out:
         axes.plot(

@@ -106,15 +106,12 @@ def _training_settings(section: Any) -> dict[str, Any]:
 def _hashes(paths: Iterable[str]) -> dict[str, str]:
     result = {}
     for path in paths:
-        if Path(path).is_dir():
-            result[path] = hash_folder(path)
-        elif Path(path).is_file():
-            try:
-                result[path] = hash_file(path)
-            except OSError as error:
-                raise DataError(f"cannot be read: {error.strerror}", where=path) from None
-        else:
+        if not Path(path).exists():
             raise DataError("no such file or folder", where=path, fix="check the path")
+        try:
+            result[path] = hash_folder(path) if Path(path).is_dir() else hash_file(path)
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}", where=error.filename or path) from None
     return result
 
 

@@ -39,7 +39,7 @@ def write_report(run: str | Path, *, curves: bool = True) -> Path:
         curves=drawn,
         probes=[(name, _bars(summary, name)) for name in probe_names(summary)],
         prompts=_prompts(summary),
-        work=[_work(name, record) for name, record in summary.records.items()],
+        work=[_work(name, record, summary.cost(record)) for name, record in summary.records.items()],
         head=_head(summary),
         corpus=_corpus(summary),
         machine=next((r.machine for r in reversed(summary.records.values()) if r.machine), {}),
@@ -90,7 +90,7 @@ def _head(summary: Summary) -> list[tuple[str, str]]:
         record.duration_seconds for record in records.values() if record.duration_seconds is not None
     ]
     figures.append(("time", show_duration(sum(durations)) if durations else "–"))
-    figures.append(("cost", show_cost(_sum_known([record.cost for record in records.values()]))))
+    figures.append(("cost", show_cost(_sum_known([summary.cost(record) for record in records.values()]))))
     return figures
 
 
@@ -141,7 +141,7 @@ def _prompts(summary: Summary) -> list[dict[str, Any]]:
     return list(prompts.values())
 
 
-def _work(name: str, record: Record) -> dict[str, Any]:
+def _work(name: str, record: Record, cost: float | None) -> dict[str, Any]:
     """One row of the table of work."""
     seconds = record.results.get("seconds") or record.duration_seconds
     speed = record.tokens / seconds if record.tokens and seconds else None
@@ -154,7 +154,7 @@ def _work(name: str, record: Record) -> dict[str, Any]:
         "flops_per_second": show_count(rate),
         "share": "–" if rate is None or not peak else f"{rate / peak:.0%}",
         "peak": show_count(peak),
-        "cost": show_cost(record.cost),
+        "cost": show_cost(cost),
         "finished": _minute(record.finished),
     }
 

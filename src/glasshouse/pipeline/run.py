@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glasshouse.core.devices import machine
+from glasshouse.core.devices import machine, pick
 from glasshouse.core.errors import GlasshouseError, InterruptedRunError, StorageError
 from glasshouse.core.progress import say
 from glasshouse.core.storage import read_json, write_json, write_text
@@ -59,7 +59,7 @@ def run(
 ) -> Run:
     """Grow what a recipe describes; finished stages are skipped, begun ones continue.
 
-    Raises ConfigError or DataError before anything is written when the recipe or the data is wrong,
+    Raises ConfigError or DataError before anything is written when the recipe is wrong or a file absent,
     StorageError when the disk is full or the folder in use, InterruptedRunError on Ctrl-C.
 
     >>> run("pocket-mini", out="runs/seven", overrides={"seed": 7}).model().generate("Once")
@@ -72,6 +72,7 @@ def run_recipe(
     recipe: Recipe, *, out: str | Path | None = None, until: str | None = None, fresh: bool = False
 ) -> Run:
     """`run` with a recipe in hand."""
+    pick(recipe.device)  # refuses a device that is not there before any work is done
     steps = plan(recipe)
     todo = up_to(steps, recipe, until)
     folder = RunFolder(Path("runs") / recipe.name if out is None else out)

@@ -110,11 +110,12 @@ class RunFolder:
                 record = read_record(source)
                 if record is None or record.key != key or not _whole(source, record):
                     continue
-                with directory(self.stage(name)) as temporary:
-                    _link_tree(source, temporary)
-                    shown = os.path.relpath(run)
-                    write_record(temporary, record.model_copy(update={"reused_from": shown}))
-                return shown
+                shown = os.path.relpath(run)
+                with contextlib.suppress(FileNotFoundError):  # the other run is changing it just now
+                    with directory(self.stage(name)) as temporary:
+                        _link_tree(source, temporary)
+                        write_record(temporary, record.model_copy(update={"reused_from": shown}))
+                    return shown
         return None
 
     def clear(self) -> None:

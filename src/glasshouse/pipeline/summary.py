@@ -85,6 +85,13 @@ class Summary:
         path = self.path / "corpus" / "statistics.json"
         return read_json(path) if path.is_file() else {}
 
+    def cost(self, record: Record) -> float | None:
+        """What a stage cost: as it recorded, else by the rate that the recipe has now, else unknown."""
+        rate, seconds = self.recipe.get("rate_per_hour"), record.duration_seconds
+        if record.cost is not None or rate is None or seconds is None:
+            return record.cost
+        return rate * seconds / 3600
+
     @cached_property
     def tokens_by_source(self) -> dict[str, int]:
         """Tokens of the training part by source, as pre-training counted them."""

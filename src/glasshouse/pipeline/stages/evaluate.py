@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from glasshouse.core.config import Config
+from glasshouse.core.config import Config, nearest
 from glasshouse.core.storage import write_json
 from glasshouse.pipeline.documents import read_rows
 
@@ -43,6 +43,17 @@ class EvaluateConfig(Config):
     """Held-out text of the user's own that is read for bits per byte, about."""
     sample_tokens: int = Field(64, ge=1)
     """Length of the replies to the fixed prompts."""
+
+    @field_validator("probes")
+    @classmethod
+    def _known(cls, probes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """A wrong name is refused before hours of training, not after them."""
+        if probes is not None:
+            from glasshouse.evaluation import PROBES as known
+
+            for name in set(probes) - set(known):
+                raise ValueError(f"no probe is called '{name}'; did you mean '{nearest(name, known)}'?")
+        return probes
 
 
 def evaluate(
