@@ -126,11 +126,12 @@ def test_long_documents_are_cut_at_another_phase_each_epoch(tmp_path):
     assert phases[0] != phases[1]
 
 
-def test_unshuffled_rows_cut_a_long_document_into_windows_from_its_start(tmp_path):
-    """For evaluation: non-overlapping windows, every target once, in the order of the text."""
+@pytest.mark.parametrize("seed", [0, 1])
+def test_fixed_cuts_make_windows_from_the_start_of_a_long_document(tmp_path, seed):
+    """For evaluation: non-overlapping windows, every target once, whatever the seed."""
     with ShardWriter(tmp_path / "s", 1000, 0) as writer:
         writer.add(list(range(1, 251)))
-    batches = PackedBatches(Shards(tmp_path / "s"), 100, 1, seed=0, shuffle=False)
+    batches = PackedBatches(Shards(tmp_path / "s"), 100, 1, seed, fixed_cuts=True)
     rows = [batches.batch(step) for step in range(3)]
     firsts = sorted(int(row.inputs[0, 0]) for row in rows)
     assert firsts == [0, 100, 200]

@@ -59,16 +59,22 @@ class _Block:
 class PackedBatches:
     """`batch(step)` gives the same arrays in every process for the same shards, seed and sizes.
 
-    With `shuffle=False` documents keep their order and long ones are cut from their first token on:
-    every target of the corpus then appears exactly once an epoch at the same place (for evaluation).
+    With `fixed_cuts` long documents are cut from their first token on instead of at a random phase, so
+    that a score does not depend on the seed.
     Raises DataError when the corpus is smaller than one row.
     """
 
     def __init__(
-        self, shards: Shards, sequence_length: int, rows_per_batch: int, seed: int, *, shuffle: bool = True
+        self,
+        shards: Shards,
+        sequence_length: int,
+        rows_per_batch: int,
+        seed: int,
+        *,
+        fixed_cuts: bool = False,
     ) -> None:
         self.shards, self.sequence_length, self.rows_per_batch = shards, sequence_length, rows_per_batch
-        self.seed, self.shuffle = seed, shuffle
+        self.seed, self.fixed_cuts = seed, fixed_cuts
         offsets = np.asarray(shards.offsets, dtype=np.int64)
         # Without a separator the last token of a document predicts nothing.
         self._lengths = np.diff(offsets) - (0 if shards.end_of_text is not None else 1)
@@ -168,21 +174,16 @@ class _Epoch:
         self._firsts: np.ndarray | None = None  # length of the first piece of each long document
         counts = np.minimum(lengths, 1)
         if (lengths > row).any():
-            if parent.shuffle:
-                rng = numpy_rng(parent.seed, "phase", number)
-                self._firsts = np.minimum(rng.integers(1, row + 1, len(lengths)), lengths)
-            else:
-                self._firsts = np.minimum(lengths, row)
-            self._firsts = np.where(lengths > row, self._firsts, lengths)
+            phases = np.full(len(lengths), row)
+            if not parent.fixed_cuts:
+                phases = numpy_rng(parent.seed, "phase", number).integers(1, row + 1, len(lengths))
+            self._firsts = np.where(lengths > row, phases, lengths)
             counts = counts + -(-(lengths - self._firsts) // row)
         self._pieces_before = np.concatenate([[0], np.cumsum(counts)])
         total = int(self._pieces_before[-1])
         size = np.uint32 if total < 1 << 32 else np.uint64
-        if parent.shuffle:
-            # permutation() of an array keeps its small type, of a number it takes 8 bytes a piece.
-            self._order = numpy_rng(parent.seed, "order", number).permutation(np.arange(total, dtype=size))
-        else:
-            self._order = np.arange(total, dtype=size)
+        # permutation() of an array keeps its small type, of a number it takes 8 bytes a piece.
+        self._order = numpy_rng(parent.seed, "order", number).permutation(np.arange(total, dtype=size))
         self.blocks = -(-total // parent._block_pieces)
 
     def pack(self, number: int) -> _Block:
@@ -199,8 +200,7 @@ class _Epoch:
             starts = starts + skipped
             lengths = np.where(k > 0, np.minimum(lengths - skipped, row), first)
         rows, count = best_fit(lengths, row)
-        if parent.shuffle:
-            rows = numpy_rng(parent.seed, "rows", self.number, number).permutation(count)[rows]
+        rows = numpy_rng(parent.seed, "rows", self.number, number).permutation(count)[rows]
         order = np.argsort(rows, kind="stable")
         rows, starts, lengths = rows[order], starts[order], lengths[order]
         bounds = np.searchsorted(rows, np.arange(count + 1))
