@@ -64,6 +64,14 @@ def test_json_lists_are_rows(tmp_path: Path, suffix: str):
     assert list(read_rows(path)) == [(Position(path, i), row) for i, row in enumerate(ROWS, 1)]
 
 
+def test_json_lines_under_another_name_are_recognised(tmp_path: Path):
+    """One object a line in a .json file is a common mistake, and the fix says so."""
+    path = tmp_path / "rows.json"
+    path.write_bytes(written(ROWS))
+    with pytest.raises(DataError, match=r"name it \.jsonl"):
+        list(read_rows(path))
+
+
 def test_parquet_rows_keep_their_types(tmp_path: Path):
     """Lists, structs and nulls become Python's; more rows than one batch come in order."""
     rows = [

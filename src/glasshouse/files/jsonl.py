@@ -49,7 +49,7 @@ def read_json_list(path: Path) -> Iterator[tuple[Position, dict[str, Any]]]:
         data = file.read().removeprefix(codecs.BOM_UTF8)
     if not data.strip():
         raise DataError("the file is empty", where=path, fix="put a list of JSON objects into it")
-    items = _parse(data, path)
+    items = _parse(data, path, fix="correct it, or name it .jsonl if it holds one object a line")
     if not isinstance(items, list):
         raise DataError(f"holds {_kind(items)}, not a list", where=path, fix="put the rows in [...]")
     if not items:
@@ -59,7 +59,7 @@ def read_json_list(path: Path) -> Iterator[tuple[Position, dict[str, Any]]]:
         yield position, _object(item, position)
 
 
-def _parse(data: bytes, where: Position | Path) -> Any:
+def _parse(data: bytes, where: Position | Path, fix: str = "correct or remove this row") -> Any:
     try:
         return json.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -69,7 +69,7 @@ def _parse(data: bytes, where: Position | Path) -> Any:
             fix="save the file as UTF-8",
         ) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"not valid JSON: {error}", where=where, fix="correct or remove this row") from None
+        raise DataError(f"not valid JSON: {error}", where=where, fix=fix) from None
 
 
 def _object(value: Any, position: Position) -> dict[str, Any]:
