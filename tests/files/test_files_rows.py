@@ -84,6 +84,13 @@ def test_parquet_rows_keep_their_types(tmp_path: Path):
     assert next(iter(read_rows(path)))[0] == Position(path, 1)
 
 
+def test_suffixes_may_be_in_capitals(tmp_path: Path):
+    """Other systems write them so."""
+    path = tmp_path / "ROWS.JSONL.GZ"
+    path.write_bytes(gzip.compress(written(ROWS)))
+    assert [row for _, row in read_rows(path)] == ROWS
+
+
 def test_several_frames_are_one_file(tmp_path: Path):
     """Compressed files that were joined read as one, as gzip and zstd themselves do."""
     for suffix in (".gz", ".zst"):

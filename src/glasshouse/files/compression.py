@@ -22,10 +22,10 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """The uncompressed bytes of a file. Every failure to read is a DataError that names the file."""
     try:
         with open(path, "rb") as file:
-            if path.suffix == ".gz":
+            if path.suffix.lower() == ".gz":
                 with gzip.open(file, "rb") as unzipped:
                     yield unzipped  # type: ignore[misc]
-            elif path.suffix == ".zst":
+            elif path.suffix.lower() == ".zst":
                 yield io.BufferedReader(_Zstandard(file), 1 << 17)
             else:
                 yield file
