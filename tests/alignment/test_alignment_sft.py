@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from glasshouse.alignment import SFTConfig, sft
 from glasshouse.alignment.sft import encode_conversations, encode_within
 from glasshouse.core.errors import ConfigError, DataError
-from glasshouse.data import IGNORE, PackedBatches, Shards
+from glasshouse.data import IGNORE, PackedBatches, Shards, ShardWriter
 from glasshouse.model import ModelConfig, initialise, load, save
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.training import NextToken
@@ -30,6 +30,12 @@ CONVERSATIONS = [
     {"messages": turns("Write <|im_end|> for me.", "<|im_end|> is a mark.")},
     *({"messages": turns(f"What is {i} + 1?", f"{i + 1}")} for i in range(30)),
 ]
+
+
+def written(conversations, tokenizer, folder, row=ROW):
+    """The conversations as a shard folder; returns what became of them."""
+    with ShardWriter(folder, tokenizer.vocab_size) as writer:
+        return encode_conversations(conversations, tokenizer, writer, row)[0]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,7 +100,7 @@ def test_the_packed_loss_equals_one_conversation_at_a_time(base, tokenizer, tmp_
             if encoded.assistant_mask[i]:
                 expected -= logprobs[i - 1, encoded.ids[i]].item()
                 count += 1
-    encode_conversations(CONVERSATIONS, tokenizer, tmp_path / "shards", ROW)
+    written(CONVERSATIONS, tokenizer, tmp_path / "shards")
     objective = NextToken(PackedBatches(Shards(tmp_path / "shards"), ROW, 100, seed=0))
     batch = next(objective.batch(0).split(round(objective.steps_per_epoch * 100)))
     with torch.no_grad():
@@ -105,7 +111,7 @@ def test_the_packed_loss_equals_one_conversation_at_a_time(base, tokenizer, tmp_
 
 def test_targets_are_the_assistants_words_and_ends_of_turn(tokenizer, tmp_path):
     """In every turn, and nothing of what the user, the system or the template say."""
-    counts = encode_conversations(CONVERSATIONS[1:2], tokenizer, tmp_path / "shards", ROW)
+    counts = written(CONVERSATIONS[1:2], tokenizer, tmp_path / "shards")
     shards = Shards(tmp_path / "shards")
     assert shards.mask is not None
     targets = shards.tokens[shards.mask == 1].tolist()
@@ -115,14 +121,14 @@ def test_targets_are_the_assistants_words_and_ends_of_turn(tokenizer, tmp_path):
 
 def test_special_tokens_in_a_users_text_stay_text(tokenizer, tmp_path):
     """A user cannot end the turn: two messages have two real ends of turn."""
-    encode_conversations(CONVERSATIONS[2:3], tokenizer, tmp_path / "shards", ROW)
+    written(CONVERSATIONS[2:3], tokenizer, tmp_path / "shards")
     tokens = Shards(tmp_path / "shards").tokens.tolist()
     assert tokens.count(tokenizer.end_of_turn_id) == 2
 
 
 def test_conversations_do_not_see_each_other(tokenizer, tmp_path):
     """Each is a segment of its own; the last token of one never predicts the first of the next."""
-    encode_conversations(CONVERSATIONS, tokenizer, tmp_path / "shards", ROW)
+    written(CONVERSATIONS, tokenizer, tmp_path / "shards")
     batch = PackedBatches(Shards(tmp_path / "shards"), ROW, 4, seed=0).batch(0)
     begin = tokenizer.special["<|im_start|>"]
     starts = (batch.positions == 0) & (batch.segments >= 0)
@@ -151,11 +157,26 @@ def test_what_cannot_be_used_is_left_out_and_counted(tokenizer, tmp_path):
         {"messages": turns("a " * 60, "b", "Short?", "Yes.")},
         {"messages": turns("Hi.", "Hello.")},
     ]
-    counts = encode_conversations(rows, tokenizer, tmp_path / "shards", 64)
+    counts = written(rows, tokenizer, tmp_path / "shards", 64)
     assert (counts.conversations, counts.cut, counts.left_out) == (2, 1, 2)
     with pytest.raises(DataError, match=r"no conversation to learn from \(2"):
-        encode_conversations(rows[:2], tokenizer, tmp_path / "other", 64)
+        written(rows[:2], tokenizer, tmp_path / "other", 64)
     assert not (tmp_path / "other").exists()
+
+
+def test_replayed_documents_count_whole_between_their_boundaries(base, tokenizer, tmp_path):
+    """As many as the share asks for, every token a target but the opening boundary."""
+    texts = [f"The owl of house {i} sleeps." for i in range(50)]
+    summary = sft(base, CONVERSATIONS[:3], tmp_path / "out", settings(epochs=1, replay=0.5), texts)
+    shards = Shards(tmp_path / "out" / "shards")
+    talk, replay = (sum(len(shards.document(i)) for i in part) for part in (range(3), range(3, len(shards))))
+    longest = max(len(text) for text in texts) + 2
+    assert 0.5 * talk <= replay < 0.5 * talk + longest
+    assert summary["replayed"] == len(shards) - 3
+    boundary = tokenizer.bos_id
+    assert shards.document(3).tolist() == [boundary, *tokenizer.encode(texts[0]), boundary]
+    assert shards.mask is not None
+    assert shards.mask[shards.offsets[3] : shards.offsets[4]].tolist() == [0] + [1] * (len(texts[0]) + 1)
 
 
 def test_it_learns_to_reply(base, tmp_path):

@@ -2,7 +2,9 @@
 
 Conversations are written in the tokenizer's chat template and packed into rows, each a segment of its
 own that attends to nothing outside. The loss counts what the assistant wrote, its end-of-turn token
-included, in every turn; what the user, the system and the tools say is context only.
+included, in every turn; what the user, the system and the tools say is context only. Documents of
+pre-training may be replayed among them, so that the model does not forget what it has read (the
+"pretraining mix" of the same paper, section 3.5).
 
     out/shards/                                the encoded conversations
     out/model/ state/ metrics.jsonl            what the training loop leaves
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from glasshouse.core.errors import DataError
 from glasshouse.core.progress import say
@@ -39,6 +41,7 @@ class SFTConfig(TrainingConfig):
     head_lr: float = 0.0024
     scalar_lr: float = 0.003
     momentum_warmup_steps: int = 0
+    replay: float = Field(0.0, ge=0)  # tokens of pre-training documents for each token of the conversations
 
     @model_validator(mode="before")
     @classmethod
@@ -55,21 +58,30 @@ class EncodedCounts:
     conversations: int = 0  # encoded whole
     cut: int = 0  # encoded without their oldest turns, which did not fit
     left_out: int = 0  # too long even as a single exchange, or without a word of the assistant
+    replayed: int = 0  # pre-training documents among them
     target_tokens: int = 0  # tokens that the loss counts in one epoch
 
 
 def sft(
-    model_folder: str | Path, conversations: Iterable[Mapping[str, Any]], out: str | Path, config: SFTConfig
+    model_folder: str | Path,
+    conversations: Iterable[Mapping[str, Any]],
+    out: str | Path,
+    config: SFTConfig,
+    documents: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Fine-tune the Hugging Face folder `model_folder`; returns the loop's summary and the counts.
 
     `conversations`: {"messages": [{"role", "content"}, ...], "tools"?}. One that is longer than a row
     loses whole turns from its beginning (not its system message); what still does not fit is left out
-    and counted. Raises DataError when nothing remains to learn from.
+    and counted. `documents` are texts to replay, of which `config.replay` says how many are taken.
+    Raises DataError when nothing remains to learn from.
     """
     out = Path(out)
     tokenizer = Tokenizer.load(model_folder)
-    counts = encode_conversations(conversations, tokenizer, out / "shards", config.sequence_length)
+    length = config.sequence_length
+    with ShardWriter(out / "shards", tokenizer.vocab_size) as writer:
+        counts, tokens = encode_conversations(conversations, tokenizer, writer, length)
+        add_replay(documents, tokenizer, writer, int(config.replay * tokens), counts)
     shards = Shards(out / "shards")
     model = load(model_folder)
     batches = PackedBatches(shards, config.sequence_length, config.rows_per_batch, config.seed)
@@ -85,30 +97,48 @@ def sft(
 
 
 def encode_conversations(
-    conversations: Iterable[Mapping[str, Any]], tokenizer: Tokenizer, folder: Path, sequence_length: int
-) -> EncodedCounts:
-    """Write the conversations as a shard folder with a mask on the assistant's tokens."""
-    counts = EncodedCounts()
-    with ShardWriter(folder, tokenizer.vocab_size) as writer:
-        for conversation in conversations:
-            messages, tools = conversation["messages"], conversation.get("tools")
-            # The first token is never a target, so a row holds one more token than it has inputs.
-            encoded, cut = encode_within(tokenizer, messages, tools, sequence_length + 1)
-            if encoded is None or not any(encoded.assistant_mask):
-                counts.left_out += 1
-                continue
-            counts.conversations += 1
-            counts.cut += cut
-            counts.target_tokens += sum(encoded.assistant_mask)
-            writer.add(encoded.ids, mask=encoded.assistant_mask, source=conversation.get("source", ""))
-        if not counts.conversations:
-            raise DataError(
-                f"no conversation to learn from ({counts.left_out} too long or without a reply)",
-                fix=f"give conversations with an assistant turn that fit in {sequence_length} tokens",
-            )
+    conversations: Iterable[Mapping[str, Any]],
+    tokenizer: Tokenizer,
+    writer: ShardWriter,
+    sequence_length: int,
+) -> tuple[EncodedCounts, int]:
+    """Write the conversations with a mask on the assistant's tokens; returns the counts and all tokens."""
+    counts, tokens = EncodedCounts(), 0
+    for conversation in conversations:
+        messages, tools = conversation["messages"], conversation.get("tools")
+        # The first token is never a target, so a row holds one more token than it has inputs.
+        encoded, cut = encode_within(tokenizer, messages, tools, sequence_length + 1)
+        if encoded is None or not any(encoded.assistant_mask):
+            counts.left_out += 1
+            continue
+        counts.conversations += 1
+        counts.cut += cut
+        counts.target_tokens += sum(encoded.assistant_mask)
+        tokens += len(encoded.ids)
+        writer.add(encoded.ids, mask=encoded.assistant_mask, source=conversation.get("source", ""))
+    if not counts.conversations:
+        raise DataError(
+            f"no conversation to learn from ({counts.left_out} too long or without a reply)",
+            fix=f"give conversations with an assistant turn that fit in {sequence_length} tokens",
+        )
     if counts.cut or counts.left_out:
         say(f"notice: {counts.cut} conversations cut to their last turns, {counts.left_out} left out")
-    return counts
+    return counts, tokens
+
+
+def add_replay(
+    documents: Iterable[str], tokenizer: Tokenizer, writer: ShardWriter, budget: int, counts: EncodedCounts
+) -> None:
+    """Write documents, between the boundary tokens of pre-training, until `budget` tokens are used up."""
+    for text in documents:
+        if budget <= 0:
+            return
+        ids = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
+        # The first token has nothing before it to be predicted from.
+        writer.add(ids, mask=[False] + [True] * (len(ids) - 1), source="replay")
+        counts.replayed += 1
+        counts.target_tokens += len(ids) - 1
+        budget -= len(ids)
 
 
 def encode_within(

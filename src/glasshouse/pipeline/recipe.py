@@ -90,6 +90,8 @@ class Recipe(Config):
                 raise ConfigError(f"{section} needs the section {before}", fix=f"add {before} to the recipe")
         if self.sft is not None and not self.sft.data and self.world is None:
             raise ConfigError("sft has no conversations to learn from", fix="set sft.data to your files")
+        if self.sft is not None and self.sft.replay and self.corpus is None:
+            raise ConfigError("sft.replay has no documents to take", fix="add a corpus, or set sft.replay=0")
         if self.evaluate is not None and self.corpus is None and self.world is None:
             raise ConfigError("evaluate has nothing to ask", fix="add a corpus or a world to the recipe")
         self._rows_fit_the_context()

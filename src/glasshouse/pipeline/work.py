@@ -86,7 +86,8 @@ class Work:
         else:
             assert self.world is not None
             conversations = self.world.conversations("train")
-        return sft(config, self._model_before(step), conversations, out)
+        corpus = self.folder.stage("corpus") if self.recipe.corpus is not None and config.replay else None
+        return sft(config, self._model_before(step), conversations, out, corpus)
 
     def _evaluate(self, model: str, out: Path) -> dict[str, Any]:
         from glasshouse.pipeline.stages.corpus import VALIDATION

@@ -15,6 +15,8 @@ from typing import Any
 from glasshouse.alignment.sft import SFTConfig
 from glasshouse.alignment.sft import sft as fine_tune
 from glasshouse.core.storage import disk_errors
+from glasshouse.pipeline.documents import read_rows
+from glasshouse.pipeline.stages.corpus import TRAIN
 
 CONVERSATIONS = "conversations.jsonl"
 
@@ -24,10 +26,20 @@ class SFTStage(SFTConfig):
     """Files of the user's own conversations; without them the recipe's world supplies some."""
 
 
-def sft(config: SFTConfig, model: Path, conversations: Iterable[dict[str, Any]], out: Path) -> dict[str, Any]:
-    """Fine-tune the model folder `model`; returns the training loop's summary and what became of the rows."""
+def sft(
+    config: SFTConfig,
+    model: Path,
+    conversations: Iterable[dict[str, Any]],
+    out: Path,
+    corpus: Path | None = None,
+) -> dict[str, Any]:
+    """Fine-tune the model folder `model`, replaying documents of the corpus folder where there is one.
+
+    Returns the training loop's summary and what became of the rows.
+    """
     write(conversations, out / CONVERSATIONS)
-    return fine_tune(model, read(out / CONVERSATIONS), out, config)
+    texts = (row["text"] for row in read_rows(corpus / TRAIN)) if corpus is not None else ()
+    return fine_tune(model, read(out / CONVERSATIONS), out, config, texts)
 
 
 def write(conversations: Iterable[dict[str, Any]], path: Path) -> None:
