@@ -74,3 +74,13 @@ def test_until_an_unknown_stage_names_the_nearest():
     recipe = load_recipe("pocket-mini")
     with pytest.raises(UsageError, match="pretrain"):
         up_to(plan(recipe), recipe, "pretraining")
+
+
+def test_conversations_regrow_nothing_before_fine_tuning():
+    """More conversations change the keys of sft and the evaluations, not those of corpus or pretrain."""
+    few, many = (
+        {step.name: step.key for step in plan(load_recipe("pocket-mini", overrides={key: n}))}
+        for key, n in (("world.conversations.sums", 3), ("world.conversations.sums", 4))
+    )
+    assert {name for name in few if few[name] != many[name]}.isdisjoint({"corpus", "tokenizer", "pretrain"})
+    assert few["sft"] != many["sft"]

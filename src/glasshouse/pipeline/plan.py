@@ -14,6 +14,7 @@ from glasshouse.core.storage import hash_file, hash_folder
 from glasshouse.pipeline.models import MODEL_STAGES, resolve_model
 from glasshouse.pipeline.recipe import STAGES, Recipe, section_settings
 from glasshouse.pipeline.record import stage_key
+from glasshouse.world import CONVERSATION_FIELDS
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,11 @@ def plan(recipe: Recipe) -> list[Step]:
     base = _hashes([str(resolve_model(recipe.base))]) if recipe.base is not None else {}
     if recipe.corpus is not None:
         config = recipe.corpus.model_dump(mode="json", exclude={"data"})
-        add("corpus", "corpus", {**config, **world}, [], user_files=_hashes(recipe.corpus.data))
+        # What is said in conversations changes no document: such a setting regrows nothing below sft.
+        told = {
+            name: {k: v for k, v in w.items() if k not in CONVERSATION_FIELDS} for name, w in world.items()
+        }
+        add("corpus", "corpus", {**config, **told}, [], user_files=_hashes(recipe.corpus.data))
     if recipe.tokenizer is not None:
         add("tokenizer", "tokenizer", recipe.tokenizer.model_dump(mode="json"), ["corpus"])
 

@@ -6,6 +6,6 @@ claim can be checked exactly. Everything here is made up by a program from a see
 
 from glasshouse.world.land import Land
 from glasshouse.world.task import Task
-from glasshouse.world.world import BYTES_PER_TOKEN, World, WorldConfig
+from glasshouse.world.world import BYTES_PER_TOKEN, CONVERSATION_FIELDS, World, WorldConfig
 
-__all__ = ["BYTES_PER_TOKEN", "Land", "Task", "World", "WorldConfig"]
+__all__ = ["BYTES_PER_TOKEN", "CONVERSATION_FIELDS", "Land", "Task", "World", "WorldConfig"]

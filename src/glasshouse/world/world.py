@@ -85,6 +85,10 @@ class WorldConfig(Config):
     conversations: ConversationCounts = ConversationCounts()
 
 
+CONVERSATION_FIELDS = frozenset({"conversations", "multi_turn"})
+"""Settings of WorldConfig that no document depends on."""
+
+
 class World:
     """The invented world of one seed.
 
