@@ -49,11 +49,10 @@ def plan(recipe: Recipe) -> list[Step]:
     base = _hashes([str(resolve_model(recipe.base))]) if recipe.base is not None else {}
     if recipe.corpus is not None:
         config = recipe.corpus.model_dump(mode="json", exclude={"data"})
-        # What is said in conversations changes no document: such a setting regrows nothing below sft.
-        told = {
-            name: {k: v for k, v in w.items() if k not in CONVERSATION_FIELDS} for name, w in world.items()
-        }
-        add("corpus", "corpus", {**config, **told}, [], user_files=_hashes(recipe.corpus.data))
+        if recipe.world is not None:
+            # What is said in conversations changes no document: such a setting regrows nothing below sft.
+            config["world"] = recipe.world.model_dump(mode="json", exclude=set(CONVERSATION_FIELDS))
+        add("corpus", "corpus", config, [], user_files=_hashes(recipe.corpus.data))
     if recipe.tokenizer is not None:
         add("tokenizer", "tokenizer", recipe.tokenizer.model_dump(mode="json"), ["corpus"])
 
