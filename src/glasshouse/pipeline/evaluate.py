@@ -11,7 +11,7 @@ from glasshouse.core.errors import UsageError
 from glasshouse.pipeline.models import load, resolve_model
 from glasshouse.pipeline.recipe import Recipe, load_recipe
 from glasshouse.pipeline.stages.corpus import VALIDATION
-from glasshouse.pipeline.stages.evaluate import EvaluateConfig, ask, held_out_texts
+from glasshouse.pipeline.stages.evaluate import EvaluateConfig, ask, held_out_texts, stretches
 from glasshouse.pipeline.summary import RECIPE
 
 
@@ -58,13 +58,15 @@ def _world(recipe: Recipe | None) -> Any:
 
 
 def _texts(data: Iterable[str], limit: int) -> list[str]:
+    """The first `limit` bytes, about, of the user's documents, in stretches."""
     from glasshouse.files import read_documents
 
     texts: list[str] = []
     left = limit
     for document in read_documents([Path(path) for path in data]):
-        texts.append(document["text"].encode("utf-8")[:left].decode("utf-8", errors="ignore"))
-        left -= len(texts[-1].encode("utf-8"))
-        if left <= 0:
-            break
+        for piece in stretches(document["text"]):
+            texts.append(piece)
+            left -= len(piece.encode("utf-8"))
+            if left <= 0:
+                return texts
     return texts

@@ -46,13 +46,14 @@ def plan(recipe: Recipe) -> list[Step]:
         steps[name] = Step(name, until, config, seed, keys, user_files, key)
 
     world = {"world": recipe.world.model_dump(mode="json")} if recipe.world is not None else {}
+    # What is said in conversations changes no document and no probe: such a setting regrows sft only.
+    land = {
+        "world": {k: v for k, v in part.items() if k not in CONVERSATION_FIELDS} for part in world.values()
+    }
     base = _hashes([str(resolve_model(recipe.base))]) if recipe.base is not None else {}
     if recipe.corpus is not None:
         config = recipe.corpus.model_dump(mode="json", exclude={"data"})
-        if recipe.world is not None:
-            # What is said in conversations changes no document: such a setting regrows nothing below sft.
-            config["world"] = recipe.world.model_dump(mode="json", exclude=set(CONVERSATION_FIELDS))
-        add("corpus", "corpus", config, [], user_files=_hashes(recipe.corpus.data))
+        add("corpus", "corpus", {**config, **land}, [], user_files=_hashes(recipe.corpus.data))
     if recipe.tokenizer is not None:
         add("tokenizer", "tokenizer", recipe.tokenizer.model_dump(mode="json"), ["corpus"])
 
@@ -62,7 +63,7 @@ def plan(recipe: Recipe) -> list[Step]:
     def add_evaluation(model: str, until: str, config: dict[str, Any], **rest: Any) -> None:
         if recipe.evaluate is None:
             return
-        config = {**recipe.evaluate.model_dump(mode="json", exclude={"baselines"}), **world, **config}
+        config = {**recipe.evaluate.model_dump(mode="json", exclude={"baselines"}), **land, **config}
         add(f"evaluation/{model}", until, config, ["corpus", "tokenizer", model], **rest)
 
     if model_steps:
@@ -78,12 +79,13 @@ def plan(recipe: Recipe) -> list[Step]:
         if stage == "sft":
             config.pop("data")
             config.update(world if not section.data else {})
+            inputs += ["corpus"] if section.replay else []
             user_files = {**user_files, **_hashes(section.data)}
         seed = stage_seed(recipe, stage)
         add(stage, stage, config, inputs, seed=seed, user_files=user_files)
         add_evaluation(stage, stage, {})
     if recipe.evaluate is not None and recipe.evaluate.baselines and recipe.world is not None:
-        add_evaluation("baselines", "evaluate", {}, user_files=base)
+        add_evaluation("baselines", "evaluate", world, user_files=base)
     return list(steps.values())
 
 

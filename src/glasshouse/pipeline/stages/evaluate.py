@@ -10,15 +10,17 @@ folder evaluation/baselines/ holds the same probes answered without any model.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
 from glasshouse.core.config import Config, nearest
-from glasshouse.core.storage import write_json
+from glasshouse.core.seeds import python_rng
+from glasshouse.core.storage import read_json, write_json
 from glasshouse.pipeline.documents import read_rows
+from glasshouse.pipeline.stages.corpus import STATISTICS
 
 if TYPE_CHECKING:
     from glasshouse.evaluation import Estimate
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from glasshouse.world import World
 
 PROBES, SAMPLES = "probes.json", "samples.json"
+
+STRETCH = 8000
+"""Characters of a stretch of own text: bits per byte of many stretches give an interval, of one book none."""
 
 SAMPLE_PROMPTS = 4
 """Places in held-out text that a model of the user's own text continues in the report."""
@@ -94,31 +99,36 @@ def as_json(probes: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
     }
 
 
-def held_out_texts(path: Path, limit: int) -> list[str]:
-    """The first documents of a file, about `limit` bytes, the last one cut there."""
-    texts, left = [], limit
-    for row in read_rows(path):
-        text = row["text"].encode("utf-8")[:left].decode("utf-8", errors="ignore")
-        if text:
-            texts.append(text)
-        left -= len(text.encode("utf-8"))
-        if left <= 0 or not text:
-            break
-    return texts
+def held_out_texts(validation: Path, limit: int) -> list[str]:
+    """About `limit` bytes of a corpus folder's held-out part, drawn evenly from all of it."""
+    total = read_json(validation.parent / STATISTICS)["validation"]["bytes"]
+    rng = python_rng(0, "held-out texts")  # the same texts for every seed, so that runs compare
+    pieces = [piece for row in read_rows(validation) for piece in stretches(row["text"])]
+    chosen = [piece for piece in pieces if rng.random() < limit / total]
+    return chosen or pieces[:1]
+
+
+def stretches(text: str) -> Iterator[str]:
+    """A text in pieces of about STRETCH characters, cut at white space."""
+    start = 0
+    while start < len(text):
+        end = start + STRETCH
+        if end < len(text):
+            end = max(text.rfind(" ", start, end), text.rfind("\n", start, end)) + 1 or end
+        yield text[start:end]
+        start = end
 
 
 def text_prompts(texts: list[str]) -> list[dict[str, Any]]:
-    """Some words of held-out text, to be continued; `good` is how they really go on."""
-    if len(texts) < SAMPLE_PROMPTS:  # a few long documents: begin at places spread over them
-        whole = "\n".join(texts)
-        starts = [whole.find(" ", i * len(whole) // SAMPLE_PROMPTS) + 1 for i in range(SAMPLE_PROMPTS)]
-        texts = [whole[start:] for start in starts]
+    """Some words from the middle of held-out texts, to be continued; `good` is how they really go on."""
     prompts = []
-    for number, text in enumerate(texts[:SAMPLE_PROMPTS], start=1):
-        cut = text.find(" ", 60) if " " in text[60:200] else 60
+    for text in texts[:: max(1, len(texts) // SAMPLE_PROMPTS)][:SAMPLE_PROMPTS]:
+        start = text.find(" ", len(text) // 2) + 1
+        cut = text.find(" ", start + 60)
+        cut = cut if start < cut < start + 200 else start + 60
         if text[cut:]:
-            good = text[cut : cut + 160]
-            prompts.append({"name": f"continue text {number}", "prompt": text[:cut], "good": good})
+            name, good = f"continue text {len(prompts) + 1}", text[cut : cut + 160]
+            prompts.append({"name": name, "prompt": text[start:cut], "good": good})
     return prompts
 
 
