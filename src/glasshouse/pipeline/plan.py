@@ -47,9 +47,9 @@ def plan(recipe: Recipe) -> list[Step]:
 
     world = {"world": recipe.world.model_dump(mode="json")} if recipe.world is not None else {}
     # What is said in conversations changes no document and no probe: such a setting regrows sft only.
-    land = {
-        "world": {k: v for k, v in part.items() if k not in CONVERSATION_FIELDS} for part in world.values()
-    }
+    land = {}
+    if recipe.world is not None:
+        land["world"] = recipe.world.model_dump(mode="json", exclude=set(CONVERSATION_FIELDS))
     base = _hashes([str(resolve_model(recipe.base))]) if recipe.base is not None else {}
     if recipe.corpus is not None:
         config = recipe.corpus.model_dump(mode="json", exclude={"data"})
