@@ -51,6 +51,14 @@ SHAPES = {
     "biases": {"attention_bias": True},
     "one layer": {"num_hidden_layers": 1},
     "large epsilon": {"rms_norm_eps": 1e-3},
+    "widths of the native kernels": {
+        "vocab_size": 144,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "head_dim": 32,
+        "attention_bias": True,
+        "tie_word_embeddings": False,
+    },
 }
 
 

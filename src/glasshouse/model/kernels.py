@@ -35,7 +35,7 @@ PIECES = 64
 
 _SLOWER = "PyTorch's own operators are used instead, and training on a CPU takes about twice as long"
 
-_OPTIONS = ["-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared"]
+_OPTIONS = ["-O3", "-fno-math-errno", "-march=native", "-std=gnu11", "-fPIC", "-shared"]
 
 
 def ready(x: Tensor, multiple_of: int, *widths: int) -> bool:

@@ -14,6 +14,7 @@
 
 #define ROWS 8
 #define WIDE 32 /* channels summed at a time: two vectors a row of the block */
+#define AHEAD 8 /* tokens fetched ahead: the rows of one head lie too far apart for the processor to guess */
 
 /* out = rope(norm(x)); returns 1 / rms. */
 static inline float turn(const real *x, const float *weight, const float *cos, const float *sin, int64_t hd,
@@ -110,8 +111,6 @@ static inline ivec seen(int64_t j, int64_t i) {
     return lane <= (int32_t)(i - j);
 }
 
-static inline vec only(vec x, ivec lanes) { return (vec)((ivec)x & lanes); }
-
 void attention_forward(const real *qkv, const float *q_weight, const float *k_weight, const float *cos,
                        const float *sin, const int64_t *first, const int64_t *length, int64_t documents,
                        int64_t longest, int64_t heads, int64_t kv_heads, int64_t hd, float eps, real *out,
@@ -130,6 +129,8 @@ void attention_forward(const real *qkv, const float *q_weight, const float *k_we
             for (int64_t j = 0; j < n; j++) {
                 int64_t token = start + j;
                 const real *x = qkv + token * stride + (heads + kv) * hd;
+                __builtin_prefetch(x + AHEAD * stride);
+                __builtin_prefetch(x + AHEAD * stride + kv_heads * hd);
                 turn(x, k_weight, cos + token * hd / 2, sin + token * hd / 2, hd, eps, 1.0f, key);
                 for (int64_t c = 0; c < hd; c++) keys[c * padded + j] = key[c];
                 for (int64_t c = 0; c < hd; c += LANES) storef(values + j * hd + c, load(x + kv_heads * hd + c));
@@ -142,6 +143,7 @@ void attention_forward(const real *qkv, const float *q_weight, const float *k_we
                     memset(queries, 0, sizeof(float) * ROWS * hd);
                     for (int64_t r = 0; r < rows; r++) {
                         int64_t token = start + i + r;
+                        __builtin_prefetch(qkv + (token + AHEAD) * stride + head * hd);
                         turn(qkv + token * stride + head * hd, q_weight, cos + token * hd / 2,
                              sin + token * hd / 2, hd, eps, factor, queries + r * hd);
                     }
@@ -152,7 +154,7 @@ void attention_forward(const real *qkv, const float *q_weight, const float *k_we
                         vec most = (vec){} - INFINITY, all = {};
                         for (int64_t j = 0; j < upto; j += LANES) {
                             ivec lanes = seen(j, i + r);
-                            most = max(most, (vec)(((ivec)loadf(row + j) & lanes) | ((ivec)most & ~lanes)));
+                            most = max(most, either(lanes, loadf(row + j), most));
                         }
                         top[r] = largest(most);
                         for (int64_t j = 0; j < upto; j += LANES) {
@@ -201,6 +203,8 @@ void attention_backward(const real *grad, const real *qkv, const float *q_weight
             for (int64_t j = 0; j < n; j++) {
                 int64_t token = start + j;
                 const real *x = qkv + token * stride + (heads + kv) * hd, *value = x + kv_heads * hd;
+                __builtin_prefetch(x + AHEAD * stride);
+                __builtin_prefetch(value + AHEAD * stride);
                 key_scale[j] = turn(x, k_weight, cos + token * hd / 2, sin + token * hd / 2, hd, eps, 1.0f,
                                     keys + j * hd);
                 for (int64_t c = 0; c < hd; c++) {
@@ -218,6 +222,8 @@ void attention_backward(const real *grad, const real *qkv, const float *q_weight
                     memset(by_out, 0, sizeof(float) * block);
                     for (int64_t r = 0; r < rows; r++) {
                         int64_t token = start + i + r;
+                        __builtin_prefetch(qkv + (token + AHEAD) * stride + head * hd);
+                        __builtin_prefetch(grad + ((token + AHEAD) * heads + head) * hd);
                         query_scale[r] = turn(qkv + token * stride + head * hd, q_weight, cos + token * hd / 2,
                                               sin + token * hd / 2, hd, eps, factor, queries + r * hd);
                         for (int64_t c = 0; c < hd; c += LANES)

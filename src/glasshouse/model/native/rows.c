@@ -52,7 +52,7 @@ void swiglu_forward(const real *both, real *out, int64_t n, int64_t d, int threa
     for (int64_t i = 0; i < n; i++)
         for (int64_t c = 0; c < d; c += LANES) {
             vec gate = load(both + 2 * i * d + c), up = load(both + (2 * i + 1) * d + c);
-            store(out + i * d + c, gate / (expv((vec){} - gate) + 1.0f) * up);
+            store(out + i * d + c, gate * sigmoid(gate) * up);
         }
 }
 
@@ -62,9 +62,9 @@ void swiglu_backward(const real *grad, const real *both, real *by_both, int64_t 
         for (int64_t c = 0; c < d; c += LANES) {
             vec g = load(grad + i * d + c);
             vec gate = load(both + 2 * i * d + c), up = load(both + (2 * i + 1) * d + c);
-            vec sigmoid = 1.0f / (expv((vec){} - gate) + 1.0f);
-            store(by_both + 2 * i * d + c, g * up * sigmoid * (1.0f + gate * (1.0f - sigmoid)));
-            store(by_both + (2 * i + 1) * d + c, g * gate * sigmoid);
+            vec s = sigmoid(gate);
+            store(by_both + 2 * i * d + c, g * up * s * (1.0f + gate * (1.0f - s)));
+            store(by_both + (2 * i + 1) * d + c, g * gate * s);
         }
 }
 

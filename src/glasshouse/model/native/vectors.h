@@ -45,26 +45,35 @@ static inline void store1(real *p, float x) { *p = x; }
 static inline vec loadf(const float *p) { return *(const vec *)p; }
 static inline void storef(float *p, vec x) { *(vec *)p = x; }
 
+static inline vec only(vec x, ivec lanes) { return (vec)((ivec)x & lanes); } /* 0 in the other lanes */
+static inline vec either(ivec lanes, vec a, vec b) { return (vec)(((ivec)a & lanes) | ((ivec)b & ~lanes)); }
+static inline vec max(vec a, vec b) { return either(a > b, a, b); }
+
+/* Sum and maximum over the lanes, by halves. */
+#ifdef __clang__
+#define SHUFFLE(x, ...) __builtin_shufflevector(x, x, __VA_ARGS__)
+#else
+#define SHUFFLE(x, ...) __builtin_shuffle(x, (ivec){__VA_ARGS__})
+#endif
+#define BY_HALVES(op, x)                                                          \
+    x = op(x, SHUFFLE(x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7)); \
+    x = op(x, SHUFFLE(x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11)); \
+    x = op(x, SHUFFLE(x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)); \
+    x = op(x, SHUFFLE(x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+
+static inline vec plus(vec a, vec b) { return a + b; }
 static inline float sum(vec x) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += x[i];
-    return total;
+    BY_HALVES(plus, x)
+    return x[0];
 }
 static inline float largest(vec x) {
-    float most = x[0];
-    for (int i = 1; i < LANES; i++) most = x[i] > most ? x[i] : most;
-    return most;
-}
-static inline vec max(vec a, vec b) {
-    ivec greater = a > b;
-    return (vec)(((ivec)a & greater) | ((ivec)b & ~greater));
+    BY_HALVES(max, x)
+    return x[0];
 }
 
-/* e^x: 2^(whole part) by exponent bits, e^rest by a polynomial (Cephes expf); relative error 1e-7. */
+/* e^x for x <= 88, and 0 below -87: 2^(whole part) by exponent bits, e^rest by a polynomial (Cephes
+ * expf), relative error 1e-7. */
 static inline vec expv(vec x) {
-    vec low = (vec){} - 87.0f, high = (vec){} + 88.0f;
-    x = max(x, low);
-    x = (vec){} - max((vec){} - x, (vec){} - high);
     vec shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds to the nearest integer */
     vec whole = shifted - 12582912.0f;
     vec r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
@@ -75,5 +84,11 @@ static inline vec expv(vec x) {
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     ivec exponent = (__builtin_convertvector(whole, ivec) + 127) << 23;
-    return p * (vec)exponent;
+    return only(p * (vec)exponent, ~(x < -87.0f)); /* so written, NaN stays NaN */
+}
+
+/* 1 / (1 + e^-x), by e^-|x| so that nothing overflows. */
+static inline vec sigmoid(vec x) {
+    vec small = expv(either(x > 0.0f, (vec){} - x, x));
+    return either(x > 0.0f, (vec){} + 1.0f, small) / (small + 1.0f);
 }
