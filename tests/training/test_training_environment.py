@@ -27,11 +27,14 @@ def test_the_environment_is_written_at_the_first_start(tiny):
     assert {"processor", "torch", "glasshouse"} <= written["machine"].keys()
 
 
-def test_later_starts_use_what_the_first_one_chose(tiny):
+def test_later_starts_use_what_the_first_one_chose(tiny, monkeypatch):
     """Even where this start would choose otherwise: sums in another order would drift."""
     path = tiny.folder / "environment.json"
+    said = []
+    monkeypatch.setattr("glasshouse.training.environment.say", said.append)
     first = settle(path, tiny.config(dtype="bfloat16")).decided(path, False, "")
     assert settle(path, tiny.config(dtype="float32")) == first
+    assert said == ["notice: this run goes on with dtype bfloat16, as it began"]
 
 
 def test_another_version_is_noticed(tiny, monkeypatch):

@@ -198,6 +198,12 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny, value):
     assert tiny.train(checkpoint_every_seconds=0)["steps"] == 12
 
 
+def test_an_evaluation_that_is_no_number_stops_the_run(tiny):
+    """Infinity in a metrics row would be no JSON; the message names the value."""
+    with pytest.raises(GlasshouseError, match="val_loss became inf"):
+        tiny.train(evaluate=lambda model, step: {"val_loss": math.inf})
+
+
 @pytest.mark.parametrize(
     ("change", "what"), [({"muon_lr": 0.5}, "settings"), ({"data": 1}, "data"), ({"weights": 1}, "weights")]
 )

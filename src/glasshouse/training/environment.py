@@ -57,6 +57,10 @@ def settle(path: Path, config: TrainingConfig) -> Environment:
                 where=path,
                 fix="delete its folder and start again",
             ) from None
+        pick(frozen.device)  # raises where it is gone
+        for setting, began in (("device", frozen.device), ("dtype", frozen.dtype)):
+            if getattr(config, setting) not in ("auto", began):
+                say(f"notice: this run goes on with {setting} {began}, as it began")
         changed = [k for k in ("processor", "torch", "glasshouse") if frozen.machine.get(k) != here[k]]
         if frozen.native_kernels != _native_kernels(frozen.device, frozen.torch_dtype):
             changed.append("the native kernels")

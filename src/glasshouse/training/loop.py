@@ -34,6 +34,9 @@ from glasshouse.training.objective import Objective, TrainingBatch
 from glasshouse.training.optimizers import AdamW, Muon, clip_gradients, split_parameters
 from glasshouse.training.schedule import warmup_stable_decay
 
+ADAM_EPS = 1e-10
+"""Small against the gradients of rare tokens' embeddings, which a mean over thousands of targets shrinks."""
+
 Evaluate = Callable[[Transformer, int], dict[str, float]]
 """(model, steps done) -> values for the metrics row, such as {"val_loss": 1.9}."""
 
@@ -136,7 +139,7 @@ class _Run:
             {name: p for kind in lrs for name, p in kinds[kind].items()},
             {name: lr for kind, lr in lrs.items() for name in kinds[kind]},
             betas=config.betas,
-            eps=1e-10,
+            eps=ADAM_EPS,
         )
         self.steps = _planned_steps(config, objective)
         self.flops_per_token = model.config.flops_per_token(config.sequence_length)
@@ -242,7 +245,17 @@ class _Run:
         with torch.no_grad(), uncompiled(bool(self.environment.compile)):
             values = evaluate(self.model, self.step)
         self.model.train()
+        for name, value in values.items():
+            self.check_finite(name, value)
         return values
+
+    def check_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise GlasshouseError(
+                f"{name} became {value} at step {self.step + 1} of {self.steps}",
+                where=self.out,
+                fix=f"lower the learning rates or set grad_clip; the last good checkpoint: step {self.saved}",
+            )
 
     def one_step(self) -> tuple[float, float, float]:
         """One optimizer step; returns (mean loss, gradient norm, Muon's learning rate)."""
@@ -251,12 +264,8 @@ class _Run:
         total = float(self.gradients(batch))
         norm = float(clip_gradients(self.trained, config.grad_clip))
         count = max(1, batch.count)
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            raise GlasshouseError(
-                f"the loss became {total / count} (gradient norm {norm}) at step {self.step + 1}",
-                where=self.out,
-                fix=f"lower the learning rates or set grad_clip; the last good checkpoint: step {self.saved}",
-            )
+        self.check_finite("the loss", total / count)
+        self.check_finite("the gradient's norm", norm)
         factor = warmup_stable_decay(
             self.step, self.steps, config.warmup_fraction, config.decay_fraction, config.final_lr_fraction
         )

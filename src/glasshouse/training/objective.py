@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -17,11 +17,10 @@ from glasshouse.model import Transformer
 
 @dataclass(frozen=True)
 class LossSum:
-    """`loss_sum` (scalar tensor with gradient) over `count` targets; `metrics` are sums over them too."""
+    """`loss_sum`, a scalar tensor with its gradient, over `count` targets."""
 
     loss_sum: Tensor
     count: int
-    metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 class TrainingBatch(Protocol):
