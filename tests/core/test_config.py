@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import model_validator
 
 from glasshouse.core.config import Config, apply_overrides, load_yaml
 from glasshouse.core.errors import ConfigError, GlasshouseError
@@ -37,6 +38,20 @@ def test_unknown_key_far_from_all_lists_the_known_ones():
 def test_wrong_value_names_key_and_value():
     with pytest.raises(ConfigError, match=r"'seed': .*integer.*'x'"):
         Outer.parse({"seed": "x"})
+
+
+def test_contradicting_settings_are_named_without_the_whole_section():
+    """What a validator of the section says stands alone."""
+
+    class Both(Config):
+        a: int = 1
+
+        @model_validator(mode="after")
+        def _refuse(self):
+            raise ValueError("a and b exclude each other")
+
+    with pytest.raises(ConfigError, match=r"a and b exclude each other \(settings\)$"):
+        Both.parse({"a": 2})
 
 
 def test_overrides_reach_into_sections_and_leave_the_original_alone():

@@ -47,3 +47,12 @@ def test_bootstrap_agrees_with_the_normal_interval():
     by_formula = intervals.mean(list(sample))
     assert by_bootstrap.value == pytest.approx(by_formula.value)
     assert by_bootstrap.low == pytest.approx(by_formula.low, abs=0.06)
+
+
+def test_an_interval_holds_its_value():
+    """A sum of absolute values grows when resampled; its interval begins at the value."""
+    noise = np.random.default_rng(3).normal(0, 1, 60)
+    noise -= noise.mean()
+    estimate = intervals.bootstrap(lambda rows: abs(float(noise[rows].sum())), 60, seed=1)
+    assert estimate.low <= estimate.value <= estimate.high
+    assert intervals.proportion([True] * 600).high == 1.0

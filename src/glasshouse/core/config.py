@@ -47,7 +47,9 @@ def _explain(model: type[BaseModel], error: ValidationError, source: str) -> Con
         )
         return ConfigError(f"unknown key '{key}'", where=source, fix=fix)
     message = first["msg"].removeprefix("Value error, ")
-    return ConfigError(f"'{key}': {message}, got {first.get('input')!r}"[:400], where=source)
+    got = first.get("input")
+    shown = "" if isinstance(got, (Mapping, BaseModel)) else f", got {got!r}"  # a section is too much to show
+    return ConfigError(f"'{key}': {message}{shown}", where=source)
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -40,7 +40,9 @@ def proportion(hits: Sequence[bool]) -> Estimate:
     centre = share + Z95**2 / (2 * n)
     spread = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n))
     scale = 1 + Z95**2 / n
-    return Estimate(share, max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale), n)
+    low = 0.0 if share == 0 else (centre - spread) / scale  # exact at the ends, where rounding would show
+    high = 1.0 if share == 1 else (centre + spread) / scale
+    return Estimate(share, low, high, n)
 
 
 def mean(values: Sequence[float]) -> Estimate:
@@ -61,8 +63,13 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimat
 
 
 def bootstrap(statistic, rows: int, seed: int) -> Estimate:
-    """Percentile bootstrap (Efron 1979) of `statistic(indices)` over `rows` observations."""
+    """Percentile bootstrap (Efron 1979) of `statistic(indices)` over `rows` observations.
+
+    Resampling makes sums of absolute values larger than they are; the interval then still begins at the
+    value itself.
+    """
     rng = np.random.Generator(np.random.PCG64(seed))
     drawn = [statistic(rng.integers(0, rows, rows)) for _ in range(_RESAMPLES)]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(float(statistic(np.arange(rows))), float(low), float(high), rows)
+    value = float(statistic(np.arange(rows)))
+    return Estimate(value, min(value, float(low)), max(value, float(high)), rows)
