@@ -57,7 +57,7 @@ class Bar:
         self._from: float | None = None
 
     def update(self, completed: float, **shown: object) -> None:
-        """`completed` counts from 0 to the total; `shown` are values to show beside it, such as loss="1.93"."""
+        """`completed` counts from 0 to the total; `shown` are values to show beside it, like loss="1.93"."""
         details = "  ".join(f"{name} {value}" for name, value in shown.items())
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=completed, shown=details)
