@@ -39,6 +39,9 @@ Normalization = Literal["NFC", "NFD", "NFKC", "NFKD"]
 _GROUP = 262_144
 """Characters that a thread encodes at a time: so many that handing out the work costs nothing."""
 
+_PART = 2_097_152
+"""Characters of the parts that a longer text is cut into: joining their ids again is not free."""
+
 _BETWEEN = "\uffff"
 """Stands between texts that are encoded in one go. Unicode keeps this character for such uses."""
 
@@ -152,13 +155,16 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of every text, on all cores: the same as encode of each."""
-        # Texts much longer than a group are cut where every word ends anyway, to share them between threads.
-        cut = [list(parts_of(text, _GROUP)) if self.pattern == QWEN2 else [text] for text in texts]
+        # Very long texts are cut where every word ends anyway, to share them between threads.
+        cut = [list(parts_of(text, _PART)) if self.pattern == QWEN2 else [text] for text in texts]
         encoded = iter(self._encode_parts([part for parts in cut for part in parts]))
-        return [
-            next(encoded) if len(parts) == 1 else list(chain.from_iterable(islice(encoded, len(parts))))
-            for parts in cut
-        ]
+        result = []
+        for parts in cut:
+            ids = next(encoded)
+            for more in islice(encoded, len(parts) - 1):
+                ids += more
+            result.append(ids)
+        return result
 
     def _encode_parts(self, texts: Sequence[str]) -> Iterator[list[int]]:
         groups = list(_groups(texts))
