@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def rope_tables(
-    head_dim: int, theta: float, length: int, device: torch.device | str = "cpu"
+    head_dim: int, theta: float, length: int, device: torch.device | str | None = None
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines for positions 0..length-1, float32, each (length, head_dim / 2)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim

@@ -65,11 +65,13 @@ class Transformer(nn.Module):
         cls, config: ModelConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> Transformer:
         """A model whose weights are not yet written: nothing is drawn, and nothing held twice."""
-        with torch.device("meta"):
-            model = cls(config)
-        model.to(dtype).to_empty(device=device)
-        cos, sin = rope_tables(config.head_dim, config.rope_theta, config.max_position_embeddings, device)
-        model.rope_cos, model.rope_sin = nn.Buffer(cos, persistent=False), nn.Buffer(sin, persistent=False)
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            with torch.device(device):  # by way of the meta device torch would load its symbolic algebra
+                model = cls(config)
+        finally:
+            torch.set_default_dtype(before)
         model.compute_dtype = dtype
         return model
 
