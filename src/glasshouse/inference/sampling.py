@@ -61,7 +61,8 @@ def truncate(
         least = logits.topk(top_k).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if top_p is not None and top_p < 1:
-        probabilities, order = logits.softmax(-1).sort(descending=True, stable=True)
+        ordered, order = logits.sort(descending=True, stable=True)
+        probabilities = ordered.softmax(-1)
         before = probabilities.cumsum(-1) - probabilities  # what more likely tokens hold already
         excluded = (before >= top_p).scatter(-1, order, before >= top_p)
         logits = logits.masked_fill(excluded, -torch.inf)

@@ -11,6 +11,7 @@ rows of 512 holding documents of 90 on average, forward + backward, tokens per C
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import os
@@ -190,7 +191,7 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
         return None
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
     if compiler is None:
-        say(f"notice: no C compiler found: {_SLOWER}")
+        _notice("no C compiler found")
         return None
     options = [*_OPTIONS, *(["-DBF16"] if dtype == torch.bfloat16 else [])]
     problem = ""
@@ -200,9 +201,7 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
         except (OSError, subprocess.SubprocessError) as error:
             output = getattr(error, "stderr", "") or str(error)
             problem = problem or output.strip().splitlines()[0]
-    say(
-        f"notice: the native kernels did not compile, training on the CPU runs at about half speed: {problem}"
-    )
+    _notice(f"the native kernels did not compile ({problem})")
     return None
 
 
@@ -235,14 +234,26 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(kept)}))
 
 
+@lru_cache
 def _cache_folder() -> Path:
-    """A folder of the user's own: code is loaded from it, so nobody else may write there."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "glasshouse" / "kernels"
+    """A folder of the user's own: code is loaded from it, so nobody else may write there.
+
+    Without such a folder, one that lives as long as this process.
+    """
     try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(base) / "glasshouse" / "kernels"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.access(folder, os.W_OK):
+        if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
             return folder
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: this user has no home
         pass
-    return Path(tempfile.mkdtemp(prefix="glasshouse-kernels-"))
+    folder = Path(tempfile.mkdtemp(prefix="glasshouse-kernels-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@lru_cache
+def _notice(text: str) -> None:
+    """Said once, though there are libraries for two dtypes."""
+    say(f"notice: {text}: {_SLOWER}")
