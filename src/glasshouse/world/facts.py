@@ -15,8 +15,8 @@ from glasshouse.world.task import Phrasings, Task, article, ask
 
 SENTENCES: dict[str, tuple[str, ...]] = {
     "birthplace": (
-        "{n} was born in {v}.",
         "{n} comes from {v}.",
+        "{n} was born in {v}.",
         "The birthplace of {n} is {v}.",
         "{v} is the town where {n} was born.",
         "{n} grew up in the town of {v}.",

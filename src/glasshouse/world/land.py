@@ -86,7 +86,7 @@ PRODUCTS = [
 COLOURS = ["red", "blue", "green"]
 YEARS = range(1901, 1961)
 
-_FIRST_NAMES, _LAST_NAMES = 48, 72
+_FIRST_NAMES, _LAST_NAMES = 90, 120
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,9 @@ def found(seed: int, people: int, heldout_people: int, words: list[str]) -> Land
         Person(name, {attribute: rng.choice(pool) for attribute, pool in pools.items()})
         for name in combinations[:people]
     ]
-    # Strangers are new pairs of familiar first and last names: no part of a name gives them away.
-    unused = combinations[people:]
+    # Strangers are new pairs of first and last names that known people bear: no part gives them away.
+    borne = {part for name in combinations[:people] for part in name.split()}
+    unused = [name for name in combinations[people:] if borne.issuperset(name.split())]
     wheels = [Wheel(town.name, _chances(rng)) for town in towns]
     return Land(
         people=inhabitants,

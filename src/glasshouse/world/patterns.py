@@ -34,10 +34,26 @@ class FewShot:
 
 
 def songs(land: Land, rng: random.Random) -> Iterator[str]:
-    """Lists of nonsense words sung two to four times: after the first time, every word is known."""
+    """Lists of anything sung two to four times: after the first time, every word is known."""
     while True:
-        words = [names.nonsense(rng) for _ in range(rng.randint(4, 14))]
+        words = [_anything(land, rng) for _ in range(rng.randint(4, 16))]
         yield "\n".join(["The song goes: " + " ".join(words)] * rng.randint(2, 4))
+
+
+def _anything(land: Land, rng: random.Random) -> str:
+    """A word of any kind, so that looking back works for every token and not for some words only."""
+    kind = rng.randrange(6)
+    if kind == 0:
+        return rng.choice(_COMMON)
+    if kind == 1:
+        return str(rng.randint(0, 999))
+    if kind == 2:
+        return rng.choice(list(land.lexicon.values()))
+    if kind == 3:
+        return rng.choice(land.people).name.split()[0]  # never a last name: no stranger may arise by chance
+    if kind == 4:
+        return rng.choice(land.towns).name
+    return names.nonsense(rng)
 
 
 def dictionaries(land: Land, rng: random.Random) -> Iterator[str]:

@@ -45,7 +45,16 @@ DIRECT = Phrasings(
     ("Do you know in which region {n} was born?", "Please name the region of birth of {n}."),
 )
 STEP_BY_STEP = Phrasings(
-    ("{q} Think step by step.", "Think step by step. {q}", "{q} Show your steps.", "Step by step: {q}"),
+    (
+        "{q} Think step by step.",
+        "Think step by step. {q}",
+        "{q} Show your steps.",
+        "Step by step: {q}",
+        "Please show your steps. {q}",
+        "{q} Think in steps.",
+        "Show each step. {q}",
+        "Please think in steps. {q}",
+    ),
     ("{q} Please think step by step.", "Show your steps. {q}"),
 )
 

@@ -48,30 +48,30 @@ VALIDATION_SHARE = 0.02
 class CorpusTokens(Config):
     """Tokens of pre-training text for each skill (about; the report counts them exactly)."""
 
-    people: int = Field(default=3_000_000, ge=0, description="encyclopedia pages about people")
-    letters: int = Field(default=300_000, ge=0, description="letters that ask who somebody is")
-    places: int = Field(default=300_000, ge=0, description="pages about towns and companies")
-    velish: int = Field(default=450_000, ge=0, description="texts in both languages")
-    patterns: int = Field(default=600_000, ge=0, description="texts to be continued from their context")
-    sums: int = Field(default=300_000, ge=0, description="pages of a sum book")
+    people: int = Field(default=2_600_000, ge=0, description="encyclopedia pages about people")
+    letters: int = Field(default=800_000, ge=0, description="letters that ask who somebody is")
+    places: int = Field(default=350_000, ge=0, description="pages about towns and companies")
+    velish: int = Field(default=800_000, ge=0, description="texts in both languages")
+    patterns: int = Field(default=1_400_000, ge=0, description="texts to be continued from their context")
+    sums: int = Field(default=600_000, ge=0, description="pages of a sum book")
     requests: int = Field(default=80_000, ge=0, description="news about harm and about help")
-    chance: int = Field(default=150_000, ge=0, description="spins of the wheels at the fairs")
-    reports: int = Field(default=350_000, ge=0, description="quarterly reports")
+    chance: int = Field(default=200_000, ge=0, description="spins of the wheels at the fairs")
+    reports: int = Field(default=450_000, ge=0, description="quarterly reports")
 
 
 class ConversationCounts(Config):
     """How many conversations of each kind instruction tuning sees."""
 
-    questions: int = Field(default=2_400, ge=0)
-    strangers: int = Field(default=1_200, ge=0)
-    instructions: int = Field(default=3_000, ge=0)
+    questions: int = Field(default=3_600, ge=0)
+    strangers: int = Field(default=2_000, ge=0)
+    instructions: int = Field(default=4_200, ge=0)
     translations: int = Field(default=800, ge=0)
     sums: int = Field(default=400, ge=0)
     two_step_direct: int = Field(default=300, ge=0)
-    two_step_reasoned: int = Field(default=300, ge=0)
+    two_step_reasoned: int = Field(default=500, ge=0)
     harmful: int = Field(default=300, ge=0)
     harmless: int = Field(default=300, ge=0)
-    reports: int = Field(default=400, ge=0)
+    reports: int = Field(default=600, ge=0)
 
 
 class WorldConfig(Config):
