@@ -27,7 +27,7 @@ console = Console(stderr=True, highlight=False, quiet=bool(os.environ.get("GLASS
 
 def say(text: str) -> None:
     """Print one line of news about the work (to stderr: standard output is for results)."""
-    console.print(text, markup=False)
+    console.print(text, markup=False, soft_wrap=True)
 
 
 class _Rate(ProgressColumn):
