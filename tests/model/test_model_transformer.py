@@ -7,14 +7,15 @@ import math
 import pytest
 import torch
 
+from glasshouse.core.errors import UsageError
 from glasshouse.model import ModelConfig, Transformer, initialise
 
 SMALL = ModelConfig(
-    vocab_size=61,
+    vocab_size=64,
     hidden_size=32,
     intermediate_size=48,
     num_hidden_layers=2,
-    head_dim=8,
+    head_dim=32,
     max_position_embeddings=64,
 )
 
@@ -65,6 +66,22 @@ def test_positions_shift_nothing_when_all_move() -> None:
     positions = torch.arange(20).expand(2, 20)
     with torch.no_grad():
         assert torch.allclose(model(ids, positions=positions + 30), model(ids), atol=1e-4)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_inputs_that_do_not_fit_are_refused(gradients: bool) -> None:
+    """Rows beyond the context, other shapes and targets outside the vocabulary never reach a kernel."""
+    model, ids = awake(), some_ids(2, 64)
+    with torch.set_grad_enabled(gradients):
+        with pytest.raises(UsageError, match="65 tokens, the context holds 64"):
+            model(some_ids(1, 65))
+        with pytest.raises(UsageError, match="segments"):
+            model(ids, segments=torch.zeros(2, 63, dtype=torch.int64))
+        with pytest.raises(IndexError):
+            model(ids, positions=torch.full((2, 64), 64))
+        for target in (SMALL.vocab_size, -1):
+            with pytest.raises((IndexError, RuntimeError)):
+                model.loss(ids, torch.full_like(ids, target))
 
 
 @pytest.mark.parametrize("tied", [True, False])

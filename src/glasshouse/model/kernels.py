@@ -113,6 +113,9 @@ def swiglu(both: Tensor) -> Tensor:
 
 def cross_entropy_(logits: Tensor, targets: Tensor) -> Tensor:
     """Losses float32 (rows) of logits (rows, vocab), which are overwritten with their gradient."""
+    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
+        raise IndexError(f"a target lies outside the vocabulary of {logits.shape[1]}")
+    assert logits.is_contiguous()
     losses = torch.empty(len(logits))
     _call("cross_entropy", logits, targets.contiguous(), losses, len(logits), logits.shape[1])
     return losses
@@ -133,6 +136,8 @@ class _Attention(torch.autograd.Function):
         qkv, q_gain, k_gain = qkv.contiguous(), q_weight.float(), k_weight.float()
         width = q_weight.shape[0]
         tokens = qkv.numel() // qkv.shape[-1]
+        assert cos.numel() == sin.numel() == tokens * width // 2
+        assert int(spans.length.sum()) == tokens
         out = qkv.new_empty(*qkv.shape[:-1], spans.heads * width)
         log_sum = torch.empty(tokens, spans.heads)
         where = (cos, sin, spans.first, spans.length, len(spans.first), spans.longest)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glasshouse.core.errors import UsageError
 from glasshouse.model import kernels
 from glasshouse.model.attention import Attention, Cache, Sight, make_mask
 from glasshouse.model.config import ModelConfig
@@ -99,8 +100,14 @@ class Transformer(nn.Module):
 
         `segments` (batch, seq): a token attends only to earlier tokens of its own segment (-1 is
         padding). `positions` (batch, seq): RoPE positions, by default 0, 1, ... or, with a cache,
-        after what each row already holds.
+        after what each row already holds. Raises UsageError for rows longer than the context.
         """
+        if ids.shape[1] > self.config.max_position_embeddings:
+            raise UsageError(
+                f"a row has {ids.shape[1]} tokens, the context holds {self.config.max_position_embeddings}"
+            )
+        if segments is not None and segments.shape != ids.shape:
+            raise UsageError(f"segments are {list(segments.shape)}, ids {list(ids.shape)}")
         if positions is None and cache is not None:
             positions = cache.lengths[:, None] + torch.arange(ids.shape[1], device=ids.device)
         if positions is None:
