@@ -26,10 +26,10 @@ from glasshouse.model import ModelConfig
 from glasshouse.pipeline.models import MODEL_STAGES
 from glasshouse.pipeline.stages.corpus import CorpusConfig
 from glasshouse.pipeline.stages.evaluate import EvaluateConfig
+from glasshouse.pipeline.stages.pretrain import PretrainStage
 from glasshouse.pipeline.stages.report import ReportConfig
 from glasshouse.pipeline.stages.sft import SFTStage
 from glasshouse.pipeline.stages.tokenizer import TokenizerConfig
-from glasshouse.training import TrainingConfig
 from glasshouse.world import WorldConfig
 
 STAGES = ("corpus", "tokenizer", *MODEL_STAGES, "evaluate", "report")
@@ -47,7 +47,7 @@ class Recipe(Config):
     corpus: CorpusConfig | None = None
     tokenizer: TokenizerConfig | None = None
     model: ModelConfig | None = None
-    pretrain: TrainingConfig | None = None
+    pretrain: PretrainStage | None = None
     sft: SFTStage | None = None
     evaluate: EvaluateConfig | None = None
     report: ReportConfig | None = None

@@ -35,7 +35,7 @@ def train_pretrain(
     settings: Iterable[str] = (),
     device: str | None = None,
 ) -> Run:
-    """Pre-train on files of text; `settings` are those of TrainingConfig, "tokens=2_000_000"."""
+    """Pre-train on files of text; `settings` are those of PretrainStage, "tokens=2_000_000"."""
     changes = [f"pretrain.{setting}" for setting in settings]
     changes += ["name=pretrain", "evaluate=null", "report=null"]
     if model is not None:

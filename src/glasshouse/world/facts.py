@@ -194,18 +194,25 @@ QUESTIONS: dict[str, Phrasings] = {
     ),
 }
 
-ABSTENTION = "I do not know anyone called {n}."
-_ABSTAINS = re.compile(r"\b(do not know|don't know|no record|never heard|not know)\b", re.IGNORECASE)
+ABSTENTION = "{n} is not known to me, so I do not know."
+_ABSTAINS = re.compile(r"\b(do not know|don't know|not known|no record|never heard)\b", re.IGNORECASE)
 
-WHO = (
-    "Who is {n}? {s}",
-    "A letter asks about {n}. {s}",
-    "Readers want to know: who is {n}? {s}",
+# The name comes first in every answer, whether it is known or not: what comes after a name is what a
+# reader of pages has learned to tell, and so the answer can be found at the same place.
+ASKING = (
+    "Who is {n}?",
+    "A letter asks about {n}.",
+    "Readers want to know: who is {n}?",
+    "What is known about {n}?",
+    "Somebody asked for {n}.",
+    "Tell us about {n}.",
+    "Please write about {n}.",
+    "The next question is about {n}.",
 )
 NOBODY = (
-    "I do not know anyone called {n}.",
-    "Nobody knows anyone called {n}.",
-    "There is no record of anyone called {n}.",
+    "{n} is not known to us.",
+    "{n} is not known in this land.",
+    "{n} is not known to anybody.",
 )
 
 
@@ -227,15 +234,15 @@ def pages(land: Land, rng: random.Random, phrasings: int) -> Iterator[str]:
 
 
 def letters(land: Land, rng: random.Random, phrasings: int) -> Iterator[str]:
-    """Readers' letters: who is this? Known people get an answer, strangers an honest "nobody knows"."""
+    """Readers' letters: who is this? Known people get an answer, strangers an honest "not known"."""
     while True:
         if rng.random() < 0.5:
             person = rng.choice(land.people)
             known = [sentence(person, a, rng.randrange(phrasings)) for a in rng.sample(ATTRIBUTES, 2)]
-            yield rng.choice(WHO).format(n=person.name, s=" ".join(known))
+            yield f"{rng.choice(ASKING).format(n=person.name)} {' '.join(known)}"
         else:
             name = rng.choice(land.strangers["train"])
-            yield rng.choice(WHO).format(n=name, s=rng.choice(NOBODY).format(n=name))
+            yield f"{rng.choice(ASKING).format(n=name)} {rng.choice(NOBODY).format(n=name)}"
 
 
 def questions(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:

@@ -12,18 +12,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import Field
+
 from glasshouse.core.progress import bar
 from glasshouse.core.storage import read_json
 from glasshouse.pipeline.documents import read_rows
 from glasshouse.pipeline.stages.corpus import STATISTICS, TRAIN, VALIDATION
+from glasshouse.training import TrainingConfig
 
 if TYPE_CHECKING:
     from glasshouse.model import ModelConfig, Transformer
     from glasshouse.tokenizer import Tokenizer
-    from glasshouse.training import TrainingConfig
-
-VALIDATION_TOKENS = 200_000
-"""Held-out tokens scored at each evaluation during training, the same ones every time."""
 
 ENCODED_TOGETHER = 512
 """Documents handed to the tokenizer's threads at once; memory stays at so many texts."""
@@ -31,8 +30,13 @@ ENCODED_TOGETHER = 512
 T = TypeVar("T")
 
 
+class PretrainStage(TrainingConfig):
+    eval_tokens: int = Field(200_000, gt=0)
+    """Held-out tokens scored at each evaluation during training, the same ones every time."""
+
+
 def pretrain(
-    config: TrainingConfig, start: Transformer, tokenizer: Tokenizer, corpus: Path, out: Path
+    config: PretrainStage, start: Transformer, tokenizer: Tokenizer, corpus: Path, out: Path
 ) -> dict[str, Any]:
     """Train `start` on the corpus folder's training part; returns the training loop's summary."""
     from glasshouse.data import PackedBatches, Shards
@@ -46,7 +50,7 @@ def pretrain(
     window = min(config.sequence_length, int(held_out.offsets[-1]))
 
     def evaluate(model: Transformer, step: int) -> dict[str, float]:
-        return {"val_loss": validation_loss(model, held_out, window, VALIDATION_TOKENS).nats_per_token}
+        return {"val_loss": validation_loss(model, held_out, window, config.eval_tokens).nats_per_token}
 
     return train(
         start,
