@@ -205,9 +205,23 @@ ASKING = (
     "Readers want to know: who is {n}?",
     "What is known about {n}?",
     "Somebody asked for {n}.",
-    "Tell us about {n}.",
     "Please write about {n}.",
     "The next question is about {n}.",
+    "Where is {n} now?",
+    "When does {n} come back?",
+    "What did {n} say?",
+    "Which house does {n} live in?",
+    "Does anybody know where {n} went?",
+    "Can you say whether {n} is at home?",
+    "Tell me the news of {n}.",
+    "Name a friend of {n}.",
+    "I want to know how {n} is.",
+    "Please tell me what {n} wants.",
+    "In which street was {n} seen?",
+    "At which inn did {n} sleep?",
+    "Do you know {n}?",
+    "How is {n} today?",
+    "Give me a word about {n}.",
 )
 NOBODY = (
     "{n} is not known to us.",
@@ -260,9 +274,16 @@ def questions(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
 
 
 def stranger_questions(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
-    """Questions about people nobody ever wrote about: the only right answer is not to know."""
+    """Questions about people nobody ever wrote about: the only right answer is not to know.
+
+    Training asks about as many strangers as known people. With ever new strangers, the rule "whoever I
+    was not trained on is a stranger" would fit the training questions, and fail on everybody else.
+    """
+    names = land.strangers[split]
+    if split == "train":
+        names = names[: len(land.people_of("train"))]
     while True:
-        for name in rng.sample(land.strangers[split], len(land.strangers[split])):
+        for name in rng.sample(names, len(names)):
             question = QUESTIONS[rng.choice(ATTRIBUTES)].draw(rng, split).format(n=name)
             yield Task(ask(question), ABSTENTION.format(n=name), abstains)
 
