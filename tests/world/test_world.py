@@ -90,6 +90,13 @@ def test_strangers_of_the_probes_are_named_nowhere(world):
     assert len(firsts & {name.split()[0] for name in asked}) > 0.5 * len(firsts)
 
 
+def test_training_asks_about_as_many_strangers_as_known_people(world):
+    """So that "everybody new is a stranger" is no rule that training rewards."""
+    tasks = islice(world.tasks("strangers", "train"), 2000)
+    asked = {re.search(r"[A-Z][a-z]+ [A-Z][a-z]+(?= is not known)", task.reply).group() for task in tasks}
+    assert len(asked) == len(world.land.people_of("train"))
+
+
 def test_heldout_phrasings_share_nothing_with_training(world):
     """No held-out way of asking is also a training way."""
     pools = [*facts.QUESTIONS.values()]
