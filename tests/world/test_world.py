@@ -187,4 +187,4 @@ def test_impossible_sizes_are_refused():
     with pytest.raises(ConfigError, match="heldout_people"):
         World(WorldConfig(people=10, heldout_people=10), 1).land  # noqa: B018
     with pytest.raises(ConfigError, match="at most"):
-        World(WorldConfig(people=6000, heldout_people=10), 1).land  # noqa: B018
+        World(WorldConfig(people=900, heldout_people=10), 1).land  # noqa: B018
