@@ -248,15 +248,26 @@ def pages(land: Land, rng: random.Random, phrasings: int) -> Iterator[str]:
 
 
 def letters(land: Land, rng: random.Random, phrasings: int) -> Iterator[str]:
-    """Readers' letters: who is this? Known people get an answer, strangers an honest "not known"."""
+    """Letters that ask about somebody, and pages of the register that says who is known.
+
+    Known people get an answer, strangers an honest "not known"; the register says it name after name.
+    """
     while True:
-        if rng.random() < 0.5:
+        if rng.random() < 0.4:
+            yield "The register: " + " ".join(_entry(land, rng) for _ in range(rng.randint(5, 9)))
+        elif rng.random() < 0.5:
             person = rng.choice(land.people)
             known = [sentence(person, a, rng.randrange(phrasings)) for a in rng.sample(ATTRIBUTES, 2)]
             yield f"{rng.choice(ASKING).format(n=person.name)} {' '.join(known)}"
         else:
             name = rng.choice(land.strangers["train"])
             yield f"{rng.choice(ASKING).format(n=name)} {rng.choice(NOBODY).format(n=name)}"
+
+
+def _entry(land: Land, rng: random.Random) -> str:
+    if rng.random() < 0.5:
+        return f"{rng.choice(land.people).name} is known."
+    return f"{rng.choice(land.strangers['train'])} is not known."
 
 
 def questions(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
