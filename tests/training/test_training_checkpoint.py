@@ -61,44 +61,53 @@ def test_leftovers_of_killed_processes_are_swept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
-@pytest.fixture
-def small_files():
-    """No file of this process may grow past 4 KiB: a write fails as on a full disk or a spent quota."""
-    resource = pytest.importorskip("resource", reason="limits of file size are POSIX")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+class FullDisk:
+    """While full, no file of this process may grow past 4 KiB: a write fails as on a full disk.
 
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    It must be free again before the test ends: pytest itself may be writing to a file.
+    """
 
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    def __init__(self):
+        self.resource = pytest.importorskip("resource", reason="limits of file size are POSIX")
+        self.before = self.resource.getrlimit(self.resource.RLIMIT_FSIZE)
+
+    def fill(self):
+        self.resource.setrlimit(self.resource.RLIMIT_FSIZE, (4096, self.before[1]))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.resource.setrlimit(self.resource.RLIMIT_FSIZE, self.before)
 
 
-def test_a_write_that_fails_is_a_storage_error_and_keeps_the_last_checkpoint(tmp_path, small_files):
+def test_a_write_that_fails_is_a_storage_error_and_keeps_the_last_checkpoint(tmp_path):
     """Nothing half-written remains, and the checkpoint before loads as ever."""
     folder = CheckpointFolder(tmp_path)
     folder.save(1, TENSORS, {})
-    small_files()
-    with pytest.raises(StorageError, match="cannot write: File too large"):
-        folder.save(2, {"model.w": torch.zeros(10_000)}, {})
+    with FullDisk() as disk:
+        disk.fill()
+        with pytest.raises(StorageError, match="cannot write: File too large"):
+            folder.save(2, {"model.w": torch.zeros(10_000)}, {})
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
     loaded = folder.load()
     assert loaded is not None
     assert loaded.step == 1
 
 
-def test_training_on_a_full_disk_stops_and_continues_later(tiny, small_files):
+def test_training_on_a_full_disk_stops_and_continues_later(tiny):
     """The run ends in one clear line; with room again the same call goes on from the last checkpoint."""
     objective = tiny.objective()
+    with FullDisk() as disk:
 
-    class FillsTheDisk(type(objective)):
-        def batch(self, step):
-            if step == 5:
-                small_files()
-            return super().batch(step)
+        class FillsTheDisk(type(objective)):
+            def batch(self, step):
+                if step == 5:
+                    disk.fill()
+                return super().batch(step)
 
-    with pytest.raises(StorageError, match=r"free some space|larger files"):
-        tiny.train(objective=FillsTheDisk(objective.batches), checkpoint_every_seconds=0)
+        with pytest.raises(StorageError, match=r"free some space|larger files"):
+            tiny.train(objective=FillsTheDisk(objective.batches), checkpoint_every_seconds=0)
     assert CheckpointFolder(tiny.folder / "out" / "state").newest() == 5
 
 
