@@ -194,6 +194,9 @@ QUESTIONS: dict[str, Phrasings] = {
     ),
 }
 
+STRANGERS_A_PERSON = 2
+"""Strangers that training asks about, for each known person that it asks about."""
+
 ABSTENTION = "{n} is not known to me, so I do not know."
 _ABSTAINS = re.compile(r"\b(do not know|don't know|not known|no record|never heard)\b", re.IGNORECASE)
 
@@ -287,12 +290,13 @@ def questions(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
 def stranger_questions(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
     """Questions about people nobody ever wrote about: the only right answer is not to know.
 
-    Training asks about as many strangers as known people. With ever new strangers, the rule "whoever I
-    was not trained on is a stranger" would fit the training questions, and fail on everybody else.
+    Training asks about few strangers, again and again, as it does about known people. With ever new
+    strangers the rule "whoever I was not trained on is a stranger" would fit the training questions, and
+    fail on everybody else.
     """
     names = land.strangers[split]
     if split == "train":
-        names = names[: len(land.people_of("train"))]
+        names = names[: STRANGERS_A_PERSON * len(land.people_of("train"))]
     while True:
         for name in rng.sample(names, len(names)):
             question = QUESTIONS[rng.choice(ATTRIBUTES)].draw(rng, split).format(n=name)

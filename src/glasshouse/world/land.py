@@ -86,7 +86,7 @@ PRODUCTS = [
 COLOURS = ["red", "blue", "green"]
 YEARS = range(1901, 1961)
 
-_FIRST_NAMES, _LAST_NAMES = 36, 48
+_FIRST_NAMES, _LAST_NAMES = 90, 120
 
 
 @dataclass(frozen=True)
