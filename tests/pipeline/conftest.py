@@ -32,6 +32,7 @@ TINY = {
     "model.hidden_size": 32,
     "model.intermediate_size": 64,
     "pretrain.tokens": 24_000,
+    "pretrain.epochs": None,
     "pretrain.sequence_length": 64,
     "pretrain.batch_tokens": 1024,
     "pretrain.log_every": 2,
