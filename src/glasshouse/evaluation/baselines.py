@@ -45,11 +45,11 @@ class NearestNeighbour:
         return [self._reply(messages[-1]["content"]) for messages in conversations]
 
     def _reply(self, question: str) -> str:
-        scores: Counter[int] = Counter()
+        scores: dict[int, float] = defaultdict(float)
         for word, weight in self._vector(_words(question)).items():
-            for number, other in self._index[word]:
+            for number, other in self._index.get(word, ()):
                 scores[number] += weight * other
-        return self._replies[scores.most_common(1)[0][0]] if scores else ""
+        return self._replies[max(scores, key=lambda number: scores[number])] if scores else ""
 
 
 def _words(text: str) -> Counter[str]:
