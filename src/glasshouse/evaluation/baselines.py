@@ -31,10 +31,15 @@ class NearestNeighbour:
                 self._replies.append(answer["content"])
         frequency = Counter(word for document in documents for word in document)
         self._idf = {word: math.log(len(documents) / count) for word, count in frequency.items()}
-        self._index: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
         for number, document in enumerate(documents):
             for word, weight in self._vector(document).items():
-                self._index[word].append((number, weight))
+                postings[word].append((number, weight))
+        # word -> (numbers of the questions it stands in, its weight in each)
+        self._index = {
+            word: (np.array([n for n, _ in entries]), np.array([w for _, w in entries]))
+            for word, entries in postings.items()
+        }
 
     def _vector(self, words: Counter[str]) -> dict[str, float]:
         raw = {word: count * self._idf.get(word, 0.0) for word, count in words.items()}
@@ -45,11 +50,12 @@ class NearestNeighbour:
         return [self._reply(messages[-1]["content"]) for messages in conversations]
 
     def _reply(self, question: str) -> str:
-        scores: dict[int, float] = defaultdict(float)
+        scores = np.zeros(len(self._replies))
         for word, weight in self._vector(_words(question)).items():
-            for number, other in self._index.get(word, ()):
-                scores[number] += weight * other
-        return self._replies[max(scores, key=lambda number: scores[number])] if scores else ""
+            if word in self._index:
+                numbers, weights = self._index[word]
+                scores[numbers] += weight * weights
+        return self._replies[int(scores.argmax())] if scores.any() else ""
 
 
 def _words(text: str) -> Counter[str]:
@@ -68,26 +74,34 @@ class NGram:
         self._tables = [_most_frequent(tokens, length) for length in range(order)]
 
     def __call__(self, conversations: list[list[Message]], max_new_tokens: int) -> list[str]:
-        return [self._reply(messages, max_new_tokens) for messages in conversations]
-
-    def _reply(self, messages: list[Message], max_new_tokens: int) -> str:
-        ids = list(self._tokenizer.encode_chat(messages, add_generation_prompt=True).ids)
-        start = len(ids)
+        tokenizer, length = self._tokenizer, self._order - 1
+        prompts = [
+            tokenizer.encode_chat(messages, add_generation_prompt=True).ids for messages in conversations
+        ]
+        # (conversations, order - 1): the last tokens of each, all conversations going on together
+        context = np.array([[-1] * max(0, length - len(ids)) + list(ids[-length:]) for ids in prompts])
+        written = []
         for _ in range(max_new_tokens):
-            following = self._next(ids[-self._order :])
-            if following == self._tokenizer.end_of_turn_id:
-                break
-            ids.append(following)
-        return self._tokenizer.decode(ids[start:], skip_special=True)
+            following = self._next(context)
+            written.append(following)
+            context = np.concatenate([context[:, 1:], following[:, None]], axis=1)
+        replies = np.stack(written, axis=1)  # (conversations, max_new_tokens)
+        ends = [np.flatnonzero(row == tokenizer.end_of_turn_id) for row in replies]
+        return [
+            tokenizer.decode(row[: end[0] if len(end) else None].tolist(), skip_special=True)
+            for row, end in zip(replies, ends, strict=True)
+        ]
 
-    def _next(self, context: list[int]) -> int:
-        for length in range(min(self._order - 1, len(context)), -1, -1):
+    def _next(self, context: np.ndarray) -> np.ndarray:
+        """(rows, order - 1) tokens -> (rows,) the follower of the longest known end of each."""
+        following = np.full(len(context), -1)
+        for length in range(self._order - 1, -1, -1):
             contexts, best = self._tables[length]
-            key = _hash(np.array(context[len(context) - length :], dtype=np.int64)[None, :])[0]
-            at = int(np.searchsorted(contexts, key))
-            if at < len(contexts) and contexts[at] == key:
-                return int(best[at])
-        raise AssertionError("the empty context is always known")
+            keys = _hash(context[:, context.shape[1] - length :])
+            at = np.minimum(np.searchsorted(contexts, keys), len(contexts) - 1)
+            known = (contexts[at] == keys) & (following < 0)
+            following[known] = best[at[known]]
+        return following
 
 
 def _hash(contexts: np.ndarray) -> np.ndarray:
