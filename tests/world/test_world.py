@@ -94,7 +94,7 @@ def test_training_asks_about_few_strangers_again_and_again(world):
     """So that "everybody new is a stranger" is no rule that training rewards."""
     tasks = islice(world.tasks("strangers", "train"), 2000)
     asked = {re.search(r"[A-Z][a-z]+ [A-Z][a-z]+(?= is not known)", task.reply).group() for task in tasks}
-    assert len(asked) == facts.STRANGERS_A_PERSON * len(world.land.people_of("train"))
+    assert len(asked) == int(facts.STRANGERS_A_PERSON * len(world.land.people_of("train")))
 
 
 def test_heldout_phrasings_share_nothing_with_training(world):

@@ -194,7 +194,7 @@ QUESTIONS: dict[str, Phrasings] = {
     ),
 }
 
-STRANGERS_A_PERSON = 2
+STRANGERS_A_PERSON = 1.5
 """Strangers that training asks about, for each known person that it asks about."""
 
 ABSTENTION = "{n} is not known to me, so I do not know."
@@ -296,7 +296,7 @@ def stranger_questions(land: Land, rng: random.Random, split: Split) -> Iterator
     """
     names = land.strangers[split]
     if split == "train":
-        names = names[: STRANGERS_A_PERSON * len(land.people_of("train"))]
+        names = names[: int(STRANGERS_A_PERSON * len(land.people_of("train")))]
     while True:
         for name in rng.sample(names, len(names)):
             question = QUESTIONS[rng.choice(ATTRIBUTES)].draw(rng, split).format(n=name)
