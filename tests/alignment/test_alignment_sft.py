@@ -38,14 +38,6 @@ def written(conversations, tokenizer, folder, row=ROW):
         return encode_conversations(conversations, tokenizer, writer, row)[0]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def tokenizer():
     """Plain bytes and the special tokens: no training needed."""

@@ -29,17 +29,6 @@ def glasshouse(capsys, monkeypatch, tmp_path):
     return call
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Tiny products on several threads wait for each other longer than they work."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A model folder with untrained weights and a plain byte tokenizer."""

@@ -50,17 +50,6 @@ TINY = {
 """Settings on top of pocket-mini; a checkpoint after every step."""
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Tiny products on several threads wait for each other longer than they work."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def tiny() -> dict:
     return dict(TINY)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from glasshouse.data import PackedBatches, Shards, ShardWriter
 from glasshouse.model import ModelConfig, Transformer, initialise, save
@@ -75,14 +74,6 @@ class Tiny:
             evaluate=evaluate,
             save_model=lambda trained, folder: save(trained, None, folder),
         )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

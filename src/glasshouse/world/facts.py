@@ -194,7 +194,7 @@ QUESTIONS: dict[str, Phrasings] = {
     ),
 }
 
-STRANGERS_A_PERSON = 1.5
+STRANGERS_A_PERSON = 4
 """Strangers that training asks about, for each known person that it asks about."""
 
 ABSTENTION = "{n} is not known to me, so I do not know."
@@ -247,24 +247,27 @@ def pages(land: Land, rng: random.Random, phrasings: int) -> Iterator[str]:
     while True:
         for person in rng.sample(land.people, len(land.people)):
             order = rng.sample(ATTRIBUTES, len(ATTRIBUTES))
-            yield " ".join(sentence(person, a, rng.randrange(phrasings)) for a in order)
+            break_ = rng.choice((" ", "\n"))
+            yield break_.join(sentence(person, a, rng.randrange(phrasings)) for a in order)
 
 
 def letters(land: Land, rng: random.Random, phrasings: int) -> Iterator[str]:
     """Letters that ask about somebody, and pages of the register that says who is known.
 
     Known people get an answer, strangers an honest "not known"; the register says it name after name.
+    An answer begins a line, as a reply in a chat does: a first name after a line break is another token
+    than the same name after a space, and what a model knows of the one it does not know of the other.
     """
     while True:
         if rng.random() < 0.4:
-            yield "The register: " + " ".join(_entry(land, rng) for _ in range(rng.randint(5, 9)))
+            yield "The register:\n" + "\n".join(_entry(land, rng) for _ in range(rng.randint(5, 9)))
         elif rng.random() < 0.5:
             person = rng.choice(land.people)
             known = [sentence(person, a, rng.randrange(phrasings)) for a in rng.sample(ATTRIBUTES, 2)]
-            yield f"{rng.choice(ASKING).format(n=person.name)} {' '.join(known)}"
+            yield f"{rng.choice(ASKING).format(n=person.name)}\n{' '.join(known)}"
         else:
             name = rng.choice(land.strangers["train"])
-            yield f"{rng.choice(ASKING).format(n=name)} {rng.choice(NOBODY).format(n=name)}"
+            yield f"{rng.choice(ASKING).format(n=name)}\n{rng.choice(NOBODY).format(n=name)}"
 
 
 def _entry(land: Land, rng: random.Random) -> str:
@@ -292,7 +295,7 @@ def stranger_questions(land: Land, rng: random.Random, split: Split) -> Iterator
 
     Training asks about few strangers, again and again, as it does about known people. With ever new
     strangers the rule "whoever I was not trained on is a stranger" would fit the training questions, and
-    fail on everybody else.
+    fail on everybody else; with too few, some of the unknown are taken for known.
     """
     names = land.strangers[split]
     if split == "train":
