@@ -194,7 +194,7 @@ QUESTIONS: dict[str, Phrasings] = {
     ),
 }
 
-STRANGERS_A_PERSON = 4
+STRANGERS_A_PERSON = 6
 """Strangers that training asks about, for each known person that it asks about."""
 
 ABSTENTION = "{n} is not known to me, so I do not know."
