@@ -105,13 +105,25 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "no width": (lambda f: edit_config(f, hidden_size="(remove)"), ["hidden_size", "config.json", "Fix:"]),
     "width a word": (lambda f: edit_config(f, hidden_size="wide"), ["hidden_size", "config.json", "Fix:"]),
     "odd heads": (lambda f: edit_config(f, num_key_value_heads=3), ["num_key_value_heads", "Fix:"]),
-    "yarn": (
-        lambda f: edit_config(f, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 4}),
-        ["yarn", "config.json", "Fix:"],
+    "yarn without its factor": (
+        lambda f: edit_config(f, rope_parameters={"rope_type": "yarn", "factor": "four"}),
+        ["factor", "config.json", "Fix:"],
     ),
-    "sliding window": (lambda f: edit_config(f, use_sliding_window=True), ["use_sliding_window", "Fix:"]),
+    "longrope": (
+        lambda f: edit_config(f, rope_parameters={"rope_type": "longrope", "rope_theta": 1e4}),
+        ["longrope", "yarn", "config.json", "Fix:"],
+    ),
+    "layers sliding in turn": (
+        lambda f: edit_config(
+            f,
+            use_sliding_window=True,
+            sliding_window=4,
+            layer_types=["sliding_attention", "full_attention"],
+        ),
+        ["layer_types", "config.json", "Fix:"],
+    ),
     "quantized": (lambda f: edit_config(f, quantization_config={"bits": 4}), ["quantization_config", "Fix:"]),
-    "other activation": (lambda f: edit_config(f, hidden_act="gelu"), ["hidden_act", "config.json", "Fix:"]),
+    "other activation": (lambda f: edit_config(f, hidden_act="mish"), ["hidden_act", "config.json", "Fix:"]),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), ["model.safetensors", "missing", "Fix:"]),
     "pickle": (
         lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
@@ -119,7 +131,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "shards": (
         lambda f: (f / "model.safetensors").rename(f / "model.safetensors.index.json"),
-        ["several files", "Fix:"],
+        ["index", "Fix:"],
     ),
     "truncated": (
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]),

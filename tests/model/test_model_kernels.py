@@ -12,9 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from glasshouse.model import kernels
+from glasshouse.model import ModelConfig, kernels
 from glasshouse.model.documents import attend_documents, find_documents, find_spans
-from glasshouse.model.rope import rope_tables, rotate
+from glasshouse.model.rope import Rope, rotate
 
 DTYPES = [torch.float32, torch.bfloat16]
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}  # of the largest value: one rounding at the end
@@ -90,22 +90,39 @@ def test_cross_entropy(dtype: torch.dtype, scale: float) -> None:
     assert close(logits, slope, dtype)
 
 
+def rope_tables(width: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines (length, width / 2)."""
+    config = ModelConfig(vocab_size=1, head_dim=width, max_position_embeddings=length)
+    return Rope(config).tables(length, torch.device("cpu"))
+
+
 def plain_attention(
-    qkv: torch.Tensor, q_gain: torch.Tensor, k_gain: torch.Tensor, segments: torch.Tensor, heads: int, kv: int
+    qkv: torch.Tensor,
+    gains: tuple[torch.Tensor, torch.Tensor] | None,
+    segments: torch.Tensor,
+    heads: int,
+    kv: int,
+    window: int = 1000,
 ) -> torch.Tensor:
     """Norm, rotation and masked attention written out."""
     batch, seq = segments.shape
-    width = q_gain.shape[0]
+    width = qkv.shape[-1] // (heads + 2 * kv)
     q, k, v = qkv.view(batch, seq, -1, width).split([heads, kv, kv], 2)
-    cos, sin = (table[None].double() for table in rope_tables(width, 10_000.0, seq))
+    cos, sin = (table[None].double() for table in rope_tables(width, seq))
 
-    def turned(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-        return rotate(x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * gain, cos, sin)
+    def normed(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * gain
 
-    q, k = turned(q, q_gain), turned(k, k_gain).repeat_interleave(heads // kv, 2)
+    if gains is not None:
+        q, k = normed(q, gains[0]), normed(k, gains[1])
+    q, k = rotate(q, cos, sin), rotate(k, cos, sin).repeat_interleave(heads // kv, 2)
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(width)
     place = torch.arange(seq)
-    seen = (segments[:, :, None] == segments[:, None, :]) & (place[:, None] >= place)
+    seen = (
+        (segments[:, :, None] == segments[:, None, :])
+        & (place[:, None] >= place)
+        & (place[:, None] < place + window)
+    )
     weights = scores.masked_fill(~seen[:, None], -torch.inf).softmax(-1)
     values = v.repeat_interleave(heads // kv, 2)
     return torch.einsum("bhqk,bkhd->bqhd", weights, values).reshape(batch, seq, -1)
@@ -132,13 +149,30 @@ def test_attention(name: str, heads: int, kv_heads: int, width: int, dtype: torc
     batch, seq = segments.shape
     qkv = randn(batch, seq, (heads + 2 * kv_heads) * width, dtype=dtype)
     gains = [(1 + randn(width, seed=seed, scale=0.3)).detach().requires_grad_() for seed in (1, 2)]
-    tables = [table.repeat(batch, 1) for table in rope_tables(width, 10_000.0, seq)]
+    tables = [table.repeat(batch, 1) for table in rope_tables(width, seq)]
     spans = find_spans(segments, heads, kv_heads)
     agree(
-        lambda x, q_gain, k_gain: kernels.attend(x, q_gain, k_gain, 1e-6, *tables, spans),
-        lambda x, q_gain, k_gain: plain_attention(x, q_gain, k_gain, segments, heads, kv_heads),
+        lambda x, q_gain, k_gain: kernels.attend(x, (q_gain, k_gain), 1e-6, *tables, spans),
+        lambda x, q_gain, k_gain: plain_attention(x, (q_gain, k_gain), segments, heads, kv_heads),
         qkv,
         *gains,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window", [1, 5, 16, 33])
+@pytest.mark.parametrize("name", PACKINGS)
+def test_attention_without_norms_in_a_window(name: str, window: int, dtype: torch.dtype) -> None:
+    """As in Mistral: nothing is normed, and a token sees the last `window` tokens of its document."""
+    segments = segments_of(PACKINGS[name])
+    batch, seq = segments.shape
+    qkv = randn(batch, seq, 8 * 32, dtype=dtype)
+    tables = [table.repeat(batch, 1) for table in rope_tables(32, seq)]
+    spans = find_spans(segments, 4, 2)
+    agree(
+        lambda x: kernels.attend(x, None, 1e-6, *tables, spans, window),
+        lambda x: plain_attention(x, None, segments, 4, 2, window),
+        qkv,
     )
 
 
@@ -147,13 +181,14 @@ def test_attention_equals_the_fallback() -> None:
     segments = segments_of([[30, 20, 50], [100]])
     qkv = randn(2, 100, 6 * 32).detach()
     gain = torch.ones(32)
-    cos, sin = rope_tables(32, 10_000.0, 100)
+    cos, sin = rope_tables(32, 100)
     q, k, v = qkv.view(2, 100, 6, 32).split([2, 2, 2], 2)
     q, k = (rotate(F.rms_norm(x, (32,), eps=1e-6), cos[None], sin[None]) for x in (q, k))
-    expected = attend_documents(q, k, v, find_documents(segments, 2, 2)).reshape(2, 100, -1)
-    spans = find_spans(segments, 2, 2)
-    out = kernels.attend(qkv, gain, gain, 1e-6, cos.repeat(2, 1), sin.repeat(2, 1), spans)
-    assert torch.allclose(out, expected, atol=1e-5)
+    spans, turn = find_spans(segments, 2, 2), (cos.repeat(2, 1), sin.repeat(2, 1))
+    for window in (None, 7):
+        expected = attend_documents(q, k, v, find_documents(segments, 2, 2), window).reshape(2, 100, -1)
+        out = kernels.attend(qkv, (gain, gain), 1e-6, *turn, spans, window)
+        assert torch.allclose(out, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -161,7 +196,7 @@ def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
     """Partial sums are per piece of work, not per thread."""
     segments = segments_of([[30, 20, 50], [64, 36]])
     spans = find_spans(segments, 4, 2)
-    tables = [table.repeat(2, 1) for table in rope_tables(32, 10_000.0, 100)]
+    tables = [table.repeat(2, 1) for table in rope_tables(32, 100)]
     results = []
     threads = torch.get_num_threads()
     try:
@@ -169,7 +204,7 @@ def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
             torch.set_num_threads(count)
             x, gain = randn(2, 100, 8 * 32, dtype=dtype), randn(32, seed=1)
             wide = randn(256, seed=2)
-            out = kernels.attend(kernels.rms_norm(x, wide, 1e-6), gain, gain, 1e-6, *tables, spans)
+            out = kernels.attend(kernels.rms_norm(x, wide, 1e-6), (gain, gain), 1e-6, *tables, spans)
             results.append([out, *torch.autograd.grad(kernels.swiglu(out).float().sum(), (x, gain, wide))])
     finally:
         torch.set_num_threads(threads)

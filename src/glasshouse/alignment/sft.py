@@ -8,6 +8,7 @@ pre-training may be replayed among them, so that the model does not forget what 
 
     out/shards/                                the encoded conversations
     out/model/ state/ metrics.jsonl            what the training loop leaves
+    out/adapter/                               with lora: the adapter, as PEFT keeps it; merged in model/
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from glasshouse.core.errors import DataError
 from glasshouse.core.progress import say
 from glasshouse.data import PackedBatches, Shards, ShardWriter
-from glasshouse.model import load, save
+from glasshouse.model import Transformer, load, save
+from glasshouse.model.lora import LoRAConfig, add_adapter, merge_adapter
+from glasshouse.model.peft_folder import load_adapter, save_adapter
+from glasshouse.model.quantize import Scheme, quantize_model
 from glasshouse.tokenizer import ChatTokens, Tokenizer
 from glasshouse.training import NextToken, TrainingConfig, train
 
@@ -42,6 +46,14 @@ class SFTConfig(TrainingConfig):
     scalar_lr: float = 0.003
     momentum_warmup_steps: int = 0
     replay: float = Field(0.0, ge=0)  # tokens of pre-training documents for each token of the conversations
+    lora: LoRAConfig | None = None  # train a low-rank adapter over the frozen model
+    quantize: Scheme | None = None  # hold the frozen model in few bits meanwhile (QLoRA)
+
+    @model_validator(mode="after")
+    def _quantized_is_frozen(self) -> Self:
+        if self.quantize is not None and self.lora is None:
+            raise ValueError("a quantized model cannot be trained itself: set lora too, or quantize=null")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -84,16 +96,28 @@ def sft(
         add_replay(documents, tokenizer, writer, int(config.replay * tokens), counts)
     shards = Shards(out / "shards")
     model = load(model_folder)
+    if config.quantize is not None:
+        quantize_model(model, config.quantize)
+    if config.lora is not None:
+        add_adapter(model, config.lora, seed=config.seed)
+
+    def save_model(trained: Transformer, folder: Path) -> None:
+        if config.lora is not None:
+            save_adapter(trained, config.lora, out / "adapter", base=str(model_folder))
+            trained = merged(model_folder, out / "adapter")
+        save(trained, tokenizer, folder)
+
     batches = PackedBatches(shards, config.sequence_length, config.rows_per_batch, config.seed)
-    summary = train(
-        model,
-        NextToken(batches),
-        config,
-        out,
-        title="sft",
-        save_model=lambda trained, folder: save(trained, tokenizer, folder),
-    )
+    summary = train(model, NextToken(batches), config, out, title="sft", save_model=save_model)
     return {**summary, **vars(counts)}
+
+
+def merged(model_folder: str | Path, adapter: Path) -> Transformer:
+    """The model with an adapter added to its own, full-precision weights."""
+    model = load(model_folder)
+    load_adapter(model, adapter)
+    merge_adapter(model, "default")
+    return model
 
 
 def encode_conversations(

@@ -119,7 +119,7 @@ def _continue(model: LanguageModel, texts: list[str], max_new_tokens: int) -> li
 
 def _document_losses(model: LanguageModel, texts: list[str]) -> list[np.ndarray]:
     """Nats of every token of every text, the closing boundary included; long texts are cut into windows."""
-    window = model.model.config.max_position_embeddings - 1
+    window = model.context - 1
     encoded = model.tokenizer.encode_batch(texts)
     boundary = model.tokenizer.bos_id
     prompts: list[list[int]] = []

@@ -49,7 +49,7 @@ class ChatStream:
         self._max_new_tokens = max_new_tokens
         self._stream = TextStream(tokenizer.token_bytes, stop)
         self._stop_ids = stop_ids
-        context = model.config.max_position_embeddings
+        context = model.config.context
         self._prompt, dropped, notes = fit(tokenizer, messages, context, max_new_tokens)
         self._text = ""
         self.trace: dict[str, Any] = {

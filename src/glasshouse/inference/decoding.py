@@ -66,7 +66,7 @@ def generate_batch(
     A row ends at a stop id, after `max_new_tokens`, or where the model's context is full. Equal
     prompts are numbered, so that sampling gives each of them its own text.
     """
-    check_prompts(prompts, model.config.max_position_embeddings, model.config.vocab_size)
+    check_prompts(prompts, model.config.context, model.config.vocab_size)
     seen: Counter[tuple[int, ...]] = Counter()
     keys: list[int] = []
     for prompt in map(tuple, prompts):
@@ -118,7 +118,7 @@ def decode(
 
     `keys` are the rows' noise keys. A stop token is yielded too: it is the last of its row.
     """
-    context = model.config.max_position_embeddings
+    context = model.config.context
     lengths = [len(prompt) for prompt in prompts]
     limits = [min(max_new_tokens, context - length) for length in lengths]  # new tokens a row may have
     rows = [row for row, limit in enumerate(limits) if limit > 0]
@@ -150,7 +150,7 @@ def _prefill(model: Transformer, prompts: Sequence[Sequence[int]], room: int) ->
     cache = KVCache(
         model.config,
         len(prompts),
-        min(max(lengths) + room, model.config.max_position_embeddings),
+        min(max(lengths) + room, model.config.context),
         dtype=model.compute_dtype,
         device=model.device,
     )

@@ -65,7 +65,7 @@ class LanguageModel:
     @property
     def context(self) -> int:
         """The longest prompt and reply together, in tokens."""
-        return self.model.config.max_position_embeddings
+        return self.model.config.context
 
     @property
     def stop_ids(self) -> frozenset[int]:

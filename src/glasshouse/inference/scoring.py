@@ -26,8 +26,8 @@ def score_batch(
     if len(prompts) != len(continuations):
         raise UsageError(f"{len(prompts)} prompts but {len(continuations)} continuations")
     texts = [[*prompt, *more] for prompt, more in zip(prompts, continuations, strict=True)]
-    check_prompts(prompts, model.config.max_position_embeddings, model.config.vocab_size)
-    check_prompts(texts, model.config.max_position_embeddings, model.config.vocab_size)
+    check_prompts(prompts, model.config.context, model.config.vocab_size)
+    check_prompts(texts, model.config.context, model.config.vocab_size)
     scores: list[Tensor] = [torch.empty(0)] * len(texts)
     for members, hidden in _forward(model, [text[:-1] for text in texts]):
         rows, columns, targets = [], [], []
@@ -57,7 +57,7 @@ def _logprobs_of(model: Transformer, hidden: Tensor, targets: list[int]) -> Tens
 @torch.inference_mode()
 def next_token_logprobs(model: Transformer, prompts: Sequence[Sequence[int]]) -> Tensor:
     """Log-probabilities of every possible next token, float32 (prompts, vocab) on CPU."""
-    check_prompts(prompts, model.config.max_position_embeddings, model.config.vocab_size)
+    check_prompts(prompts, model.config.context, model.config.vocab_size)
     result = torch.empty(len(prompts), model.config.vocab_size)
     for members, hidden in _forward(model, prompts):
         last = [len(prompts[member]) - 1 for member in members]

@@ -2,7 +2,8 @@
 
 from glasshouse.model.attention import Cache, make_mask
 from glasshouse.model.config import ModelConfig
-from glasshouse.model.hf_folder import load, read_config, save
+from glasshouse.model.hf_config import read_config
+from glasshouse.model.hf_folder import load, save
 from glasshouse.model.init import initialise
 from glasshouse.model.transformer import Transformer
 

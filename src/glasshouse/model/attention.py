@@ -1,4 +1,4 @@
-"""Causal self-attention with grouped queries, QK-norm and RoPE, bounded by document segments."""
+"""Causal self-attention with grouped queries, and what a family adds: QK-norm, RoPE, a sliding window."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class Cache(Protocol):
     """
 
     lengths: Tensor  # (batch,) tokens already stored in each row
+    longest: int  # max(lengths)
 
-    def mask(self, seq: int) -> Tensor | None:
+    def mask(self, seq: int, window: int | None) -> Tensor | None:
         """Which slots the next `seq` tokens may see, bool (batch, 1, seq, slots).
 
         None is short for every slot before the token's own, and its own.
@@ -39,13 +40,16 @@ class Cache(Protocol):
         ...
 
 
+Turn = tuple[Tensor, Tensor]
+"""Cosines and sines of RoPE's angles."""
+
 Sight = Tensor | Spans | Documents | None
 """How the tokens of a batch see each other: a bool mask (batch or 1, 1, seq, slots), documents for
 the native kernel, documents for the same on PyTorch's operators, or every earlier token."""
 
 
-def make_mask(segments: Tensor) -> Tensor:
-    """Who may attend to whom, for packed rows.
+def make_mask(segments: Tensor, window: int | None = None) -> Tensor:
+    """Who may attend to whom, for packed rows, where a token sees `window` tokens, itself among them.
 
     `segments` (batch, seq) numbers the documents of each row; -1 is padding. Returns bool
     (batch, 1, seq, seq), true where the key is not later than the query and of the same segment.
@@ -53,7 +57,10 @@ def make_mask(segments: Tensor) -> Tensor:
     """
     seq = segments.shape[1]
     same = segments[:, None, :, None] == segments[:, None, None, :]
-    return same & torch.ones(seq, seq, dtype=torch.bool, device=segments.device).tril()
+    seen = torch.ones(seq, seq, dtype=torch.bool, device=segments.device).tril()
+    if window is not None:
+        seen = seen.triu(1 - window)
+    return same & seen
 
 
 class Attention(nn.Module):
@@ -61,32 +68,39 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        d, bias = config.hidden_size, config.attention_bias
-        self.layer, self.head_dim = layer, config.head_dim
+        d, bias = config.hidden_size, config.qkv_bias
+        self.layer, self.head_dim, self.window = layer, config.head_dim, config.window(layer)
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.q_proj = Linear(d, self.heads * self.head_dim, bias=bias)
         self.k_proj = Linear(d, self.kv_heads * self.head_dim, bias=bias)
         self.v_proj = Linear(d, self.kv_heads * self.head_dim, bias=bias)
-        self.o_proj = Linear(self.heads * self.head_dim, d, bias=bias)
-        self.eps = config.rms_norm_eps
-        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
-        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+        self.o_proj = Linear(self.heads * self.head_dim, d, bias=config.output_bias)
+        self.normed, self.eps = config.family.qk_norm, config.rms_norm_eps
+        if self.normed:
+            self.q_norm = RMSNorm(self.head_dim, eps=config.rms_norm_eps)
+            self.k_norm = RMSNorm(self.head_dim, eps=config.rms_norm_eps)
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, sight: Sight, cache: Cache | None = None
-    ) -> Tensor:
-        """x (batch, seq, hidden) -> the same shape; cos, sin (batch or 1, seq, head_dim / 2) float32."""
+    def forward(self, x: Tensor, turn: Turn | None, sight: Sight, cache: Cache | None = None) -> Tensor:
+        """x (batch, seq, hidden) -> the same shape.
+
+        `turn`: RoPE's (cos, sin), (batch or 1, seq, head_dim / 2) float32 each; None without RoPE. The
+        native kernel always turns: Spans come with angles of zero where there is no RoPE.
+        """
         if isinstance(sight, Spans):
+            assert turn is not None
             qkv = joined(x, self.q_proj, self.k_proj, self.v_proj)
-            q_norm, k_norm = self.q_norm.weight, self.k_norm.weight
-            return self.o_proj(kernels.attend(qkv, q_norm, k_norm, self.eps, cos, sin, sight))
+            norms = (self.q_norm.weight, self.k_norm.weight) if self.normed else None
+            return self.o_proj(kernels.attend(qkv, norms, self.eps, *turn, sight, self.window))
         batch, seq, _ = x.shape
         queries = self.q_proj(x).view(batch, seq, self.heads, self.head_dim)
         keys = self.k_proj(x).view(batch, seq, self.kv_heads, self.head_dim)
         values = self.v_proj(x).view(batch, seq, self.kv_heads, self.head_dim)
-        queries, keys = rotate(self.q_norm(queries), cos, sin), rotate(self.k_norm(keys), cos, sin)
+        if self.normed:
+            queries, keys = self.q_norm(queries), self.k_norm(keys)
+        if turn is not None:
+            queries, keys = rotate(queries, *turn), rotate(keys, *turn)
         if isinstance(sight, Documents):
-            mixed = attend_documents(queries, keys, values, sight)
+            mixed = attend_documents(queries, keys, values, sight, self.window)
         else:
             mixed = self._attend(queries, keys, values, sight, cache)
         return self.o_proj(mixed.reshape(batch, seq, -1))

@@ -139,8 +139,10 @@ class _PutBack(torch.autograd.Function):
         return grad.index_select(0, index).index_fill_(0, padding, 0), None, None, None
 
 
-def attend_documents(queries: Tensor, keys: Tensor, values: Tensor, plan: Documents) -> Tensor:
-    """Causal attention inside each document.
+def attend_documents(
+    queries: Tensor, keys: Tensor, values: Tensor, plan: Documents, window: int | None = None
+) -> Tensor:
+    """Causal attention inside each document, over the last `window` tokens up to a token's own.
 
     queries (batch, seq, heads, head_dim), keys and values (batch, seq, kv_heads, head_dim); returns
     (batch, seq, heads, head_dim). Scores are kept in the inputs' dtype, their softmax is computed in
@@ -168,7 +170,7 @@ def attend_documents(queries: Tensor, keys: Tensor, values: Tensor, plan: Docume
         outs = []
         for i in range(blocks):
             end = (i + 1) * block
-            mask = _causal(block, end, groups, q.dtype)
+            mask = _causal(block, end, groups, window, q.dtype)
             scores = torch.baddbmm(mask, q[:, i], k[:, :end].mT, alpha=1 / math.sqrt(width))
             outs.append(scores.softmax(-1) @ v[:, :end])
         mixed.append((outs[0] if blocks == 1 else torch.stack(outs, 1)).view(-1, width))
@@ -176,7 +178,9 @@ def attend_documents(queries: Tensor, keys: Tensor, values: Tensor, plan: Docume
     return out.view(queries.shape)
 
 
-def _causal(block: int, end: int, groups: int, dtype: torch.dtype) -> Tensor:
+def _causal(block: int, end: int, groups: int, window: int | None, dtype: torch.dtype) -> Tensor:
     """Additive mask (groups · block, end) of the last `block` of `end` queries."""
     mask = torch.full((block, end), -torch.inf, dtype=dtype).triu(end - block + 1)
+    if window is not None and window < end:
+        mask += torch.full_like(mask, -torch.inf).tril(end - block - window)
     return mask.repeat(groups, 1)

@@ -6,6 +6,9 @@ folder can be broken ends in a ModelError that names the file, the tensor and th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,13 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from glasshouse.core.errors import ConfigError, DataError, ModelError
+from glasshouse.core.errors import DataError, ModelError, UsageError
 from glasshouse.core.storage import directory, read_json, write_json
-from glasshouse.model.config import ModelConfig
+from glasshouse.model.hf_config import config_json, read_config, read_scheme
+from glasshouse.model.layout import IGNORED_ENDINGS, POSITIONS, Part, Stored, layout
+from glasshouse.model.lora import adapter_names, linear_maps
+from glasshouse.model.quantize import QuantizedLinear, empty_quantized, quantization
 from glasshouse.model.transformer import Transformer
-
-ARCHITECTURES = {"qwen3": "Qwen3ForCausalLM"}
-"""model_type in config.json -> the class with which transformers opens the folder."""
 
 WEIGHTS = "model.safetensors"
 
@@ -41,17 +44,54 @@ class SavesTokenizer(Protocol):
 def save(model: Transformer, tokenizer: SavesTokenizer | None, folder: str | Path) -> None:
     """Write `folder` so that transformers, and `load`, open it; an older folder is replaced whole.
 
-    Tensors are stored in the dtype that the model holds them in. A tied head is not stored.
+    Tensors are stored in the dtype that the model holds them in. A tied head is not stored. Quantized
+    weights are stored as they are; only Glasshouse opens such a folder. Raises UsageError for a model with
+    adapters, which would be left behind.
     """
+    if names := adapter_names(model):
+        raise UsageError(
+            f"the model carries adapters ({', '.join(names)}), which its folder has no place for",
+            fix="merge them first, or save each with save_adapter",
+        )
     with directory(folder) as temporary:
         dtype = str(model.model.embed_tokens.weight.dtype).removeprefix("torch.")
-        write_json(temporary / "config.json", _config_json(model.config, dtype, tokenizer))
+        config = config_json(model.config, dtype, quantization(model))
+        if tokenizer is not None:
+            config["bos_token_id"] = config["eos_token_id"] = tokenizer.eos_id
+            config["pad_token_id"] = tokenizer.pad_id
+        write_json(temporary / "config.json", config)
         write_json(temporary / "generation_config.json", _generation_json(tokenizer))
-        tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+        save_file(file_tensors(model), temporary / WEIGHTS, metadata={"format": "pt"})
         (temporary / WEIGHTS).chmod(0o644)
         if tokenizer is not None:
             tokenizer.save(temporary)
+
+
+def file_tensors(model: Transformer) -> dict[str, Tensor]:
+    """The tensors of the family's file, each with storage of its own."""
+    own, tensors = _own_tensors(model), {}
+    for stored in _stored(model):
+        first = own[stored.parts[0].own]
+        tensors[stored.name] = torch.empty(stored.shape(own), dtype=first.dtype)
+        for theirs, ours in stored.pairs(tensors[stored.name], own):
+            theirs.copy_(ours)
+    return tensors
+
+
+def _stored(model: Transformer) -> list[Stored]:
+    """The file's tensors; codes and scales, under our names, in place of quantized weights."""
+    few_bits = {
+        f"{path}.weight" for path, linear in linear_maps(model) if isinstance(linear, QuantizedLinear)
+    }
+    found: list[Stored] = []
+    for stored in layout(model.config):
+        if stored.parts[0].own not in few_bits:
+            found.append(stored)
+            continue
+        for part in stored.parts:
+            path = part.own.removesuffix(".weight")
+            found += [Stored(f"{path}.{kind}", (Part(f"{path}.{kind}"),)) for kind in ("codes", "scales")]
+    return found
 
 
 def load(
@@ -67,131 +107,129 @@ def load(
     folder = Path(folder)
     config = read_config(folder)
     model = Transformer.empty(config, device, dtype)
+    if (scheme := read_scheme(folder)) is not None:
+        empty_quantized(model, scheme)
     _read_weights(folder, model)
     return model
 
 
-def read_config(folder: str | Path) -> ModelConfig:
-    """The shape written in a folder's config.json; raises ModelError on what we cannot compute."""
-    folder = Path(folder)
-    path = folder / "config.json"
-    if not folder.is_dir():
-        raise ModelError("no such model folder", where=folder, fix="name a folder that holds config.json")
-    if not path.exists():
-        raise ModelError(
-            "not a model folder: config.json is missing", where=folder, fix="name a Hugging Face model folder"
-        )
-    try:
-        found = read_json(path)
-    except DataError as error:
-        raise ModelError(error.what, where=path, fix="download or save the folder again") from None
-    if not isinstance(found, dict):
-        raise ModelError("config.json is not a mapping", where=path, fix="download or save the folder again")
-    kind = found.get("model_type")
-    if kind not in ARCHITECTURES:
-        raise ModelError(
-            f"model_type {kind!r} is not supported", where=path, fix=f"use one of: {', '.join(ARCHITECTURES)}"
-        )
-    settings = _settings(found, path)
-    try:
-        return ModelConfig.parse(settings, source=str(path))
-    except ConfigError as error:
-        raise ModelError(error.what, where=path, fix="correct the key or save the folder again") from None
-
-
-def _settings(found: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The keys of config.json that shape the model, with transformers' defaults for absent ones."""
-    required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    missing = [key for key in required if key not in found]
-    if missing:
-        raise ModelError(f"'{missing[0]}' is missing", where=path, fix="save the folder again")
-    rope = found.get("rope_parameters") or found.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else rope
-    for key, value, supported in (
-        ("rope_type", kind, "default"),
-        ("use_sliding_window", bool(found.get("use_sliding_window")), False),
-        ("quantization_config", found.get("quantization_config"), None),
-    ):
-        if value != supported:
-            raise ModelError(
-                f"'{key}' is {value!r}, which is not supported", where=path, fix="use a model without it"
-            )
-    settings = {
-        "head_dim": 128,
-        "tie_word_embeddings": False,
-        "rope_theta": rope.get("rope_theta", 10_000.0),
-        "max_position_embeddings": 32_768,
-    }
-    settings.update({key: found[key] for key in ModelConfig.model_fields if found.get(key) is not None})
-    settings.setdefault("num_key_value_heads", found["num_attention_heads"])
-    return settings
-
-
 def _read_weights(folder: Path, model: Transformer) -> None:
-    """Copy every tensor of the file into the model's own storage, checking names and shapes."""
-    path = folder / WEIGHTS
-    if not path.exists():
-        if (folder / f"{WEIGHTS}.index.json").exists():
-            raise ModelError(
-                "weights in several files are not supported", where=folder, fix=f"merge into {WEIGHTS}"
-            )
-        pickles = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
-        if pickles:
-            raise ModelError(
-                "weights are a pickle, which can run code and is never opened",
-                where=pickles[0],
-                fix="save the model as safetensors with the program that made it",
-            )
-        raise ModelError("weights are missing", where=path, fix="download or save the folder again")
-    wanted: dict[str, Tensor] = dict(model.state_dict())
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            if model.config.tie_word_embeddings:
-                names.discard("lm_head.weight")  # some folders store the tied head once more
-            for name in sorted(wanted.keys() - names):
+    """Copy every tensor of the files into the model's own storage, checking names and shapes.
+
+    Files are memory-mapped, so no more than one tensor exists twice.
+    """
+    own = _own_tensors(model)
+    with ExitStack() as stack:
+        files = {path: _open(path, stack) for path in _weight_files(folder)}
+        place = {name: path for path, file in files.items() for name in file.keys()}  # noqa: SIM118
+        stored = _renamed(_stored(model), set(place))
+        known = {tensor.name for tensor in stored}
+        if model.config.tie_word_embeddings:
+            known.add("lm_head.weight")  # some folders store the tied head once more
+        extra = {name for name in place.keys() - known if not name.endswith(IGNORED_ENDINGS)}
+        for tensor in stored:
+            if tensor.name not in place:
                 raise ModelError(
-                    f"tensor '{name}' is missing",
-                    where=path,
+                    f"tensor '{tensor.name}' is missing",
+                    where=next(iter(files)) if len(files) == 1 else folder,
                     fix="save the folder again, or correct config.json",
                 )
-            for name in sorted(names - wanted.keys()):
-                raise ModelError(
-                    f"tensor '{name}' has no place in a {model.config.model_type} of this config",
-                    where=path,
-                    fix="correct config.json (layers, biases, tie_word_embeddings)",
-                )
-            for name, own in wanted.items():
-                shape = file.get_slice(name).get_shape()
-                if list(shape) != list(own.shape):
+        for name in sorted(extra):
+            raise ModelError(
+                f"tensor '{name}' has no place in a {model.config.model_type} of this config",
+                where=place[name],
+                fix="correct config.json (layers, biases, tie_word_embeddings)",
+            )
+        for tensor in stored:
+            path = place[tensor.name]
+            with _whole(path):
+                shape = list(files[path].get_slice(tensor.name).get_shape())
+                if shape != tensor.shape(own):
                     raise ModelError(
-                        f"tensor '{name}' is {list(shape)}, config.json asks for {list(own.shape)}",
+                        f"tensor '{tensor.name}' is {shape}, config.json asks for {tensor.shape(own)}",
                         where=path,
                         fix="correct config.json or save the folder again",
                     )
-                stored = file.get_tensor(name)
-                if not stored.is_floating_point():
+                found = files[path].get_tensor(tensor.name)
+            for theirs, ours in tensor.pairs(found, own):
+                if theirs.is_floating_point() != ours.is_floating_point():
                     raise ModelError(
-                        f"tensor '{name}' holds {stored.dtype}", where=path, fix="use an unquantized model"
+                        f"tensor '{tensor.name}' holds {found.dtype}",
+                        where=path,
+                        fix="use an unquantized model",
                     )
-                own.copy_(stored)
+                ours.copy_(theirs)
+    if POSITIONS in own and not torch.equal(own[POSITIONS], _fixed_positions(model)):
+        raise ModelError(
+            f"the stored position vectors are not {model.config.positions}",
+            where=folder,
+            fix="remove 'positions' from config.json",
+        )
+
+
+def _own_tensors(model: Transformer) -> dict[str, Tensor]:
+    """Our parameters by name, and what stands for position vectors that are not learned."""
+    own: dict[str, Tensor] = dict(model.state_dict())
+    if model.config.positions in ("sinusoidal", "none"):
+        own[POSITIONS] = _fixed_positions(model).clone()
+    return own
+
+
+def _fixed_positions(model: Transformer) -> Tensor:
+    table = model.model.position_vectors
+    if table is not None:
+        return table
+    return torch.zeros(model.config.max_position_embeddings, model.config.hidden_size)
+
+
+def _renamed(stored: list[Stored], present: set[str]) -> list[Stored]:
+    """Folders saved from the model without its head lack GPT-2's first name, `transformer.`."""
+    if any(name.startswith("transformer.") for name in present):
+        return stored
+    return [replace(tensor, name=tensor.name.removeprefix("transformer.")) for tensor in stored]
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder; raises ModelError where there are none, or not all."""
+    single, index = folder / WEIGHTS, folder / f"{WEIGHTS}.index.json"
+    if single.exists():
+        return [single]
+    if index.exists():
+        try:
+            names = set(read_json(index)["weight_map"].values())
+        except (DataError, KeyError, TypeError, AttributeError):
+            raise ModelError(
+                "not an index of weight files", where=index, fix="download the folder again"
+            ) from None
+        paths = [folder / str(name) for name in sorted(map(str, names))]
+        for path in paths:
+            if path.parent != folder or not path.exists():
+                raise ModelError("a file of weights is missing", where=path, fix="download the folder again")
+        return paths
+    pickles = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
+    if pickles:
+        raise ModelError(
+            "weights are a pickle, which can run code and is never opened",
+            where=pickles[0],
+            fix="save the model as safetensors with the program that made it",
+        )
+    raise ModelError("weights are missing", where=single, fix="download or save the folder again")
+
+
+def _open(path: Path, stack: ExitStack) -> Any:
+    with _whole(path):
+        return stack.enter_context(safe_open(path, framework="pt"))
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Say of a truncated or corrupt file which one it is."""
+    try:
+        yield
     except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
         raise ModelError(
             f"not a whole safetensors file: {error}", where=path, fix="download or save the folder again"
         ) from None
-
-
-def _config_json(config: ModelConfig, dtype: str, tokenizer: SavesTokenizer | None) -> dict[str, Any]:
-    """config.json with the keys of transformers 5, and `rope_theta` besides for older readers."""
-    written = {"architectures": [ARCHITECTURES[config.model_type]], **config.model_dump()}
-    written["rope_parameters"] = {"rope_type": "default", "rope_theta": config.rope_theta}
-    written["dtype"] = dtype
-    if tokenizer is not None:
-        written["bos_token_id"] = written["eos_token_id"] = tokenizer.eos_id
-        written["pad_token_id"] = tokenizer.pad_id
-    return written
 
 
 def _generation_json(tokenizer: SavesTokenizer | None) -> dict[str, Any]:

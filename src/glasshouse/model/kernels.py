@@ -126,26 +126,28 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx,
         qkv: Tensor,
-        q_weight: Tensor,
-        k_weight: Tensor,
+        q_weight: Tensor | None,
+        k_weight: Tensor | None,
         eps: float,
         cos: Tensor,
         sin: Tensor,
         spans: Spans,
+        window: int,
     ) -> Tensor:
-        qkv, q_gain, k_gain = qkv.contiguous(), q_weight.float(), k_weight.float()
-        width = q_weight.shape[0]
+        qkv = qkv.contiguous()
+        gains = [None if weight is None else weight.float() for weight in (q_weight, k_weight)]
+        width = qkv.shape[-1] // (spans.heads + 2 * spans.kv_heads)
         tokens = qkv.numel() // qkv.shape[-1]
         assert cos.numel() == sin.numel() == tokens * width // 2
         assert int(spans.length.sum()) == tokens
         out = qkv.new_empty(*qkv.shape[:-1], spans.heads * width)
         log_sum = torch.empty(tokens, spans.heads)
         where = (cos, sin, spans.first, spans.length, len(spans.first), spans.longest)
-        shape = (spans.heads, spans.kv_heads, width)
-        _call("attention_forward", qkv, q_gain, k_gain, *where, *shape, eps, out, log_sum)
-        ctx.save_for_backward(qkv, q_gain, k_gain, log_sum)
+        shape = (spans.heads, spans.kv_heads, width, window)
+        _call("attention_forward", qkv, *gains, *where, *shape, eps, out, log_sum)
+        ctx.save_for_backward(qkv, *gains, log_sum)
         ctx.where, ctx.shape, ctx.eps = where, shape, eps
-        ctx.weight_dtypes = q_weight.dtype, k_weight.dtype
+        ctx.weight_dtypes = [None if weight is None else weight.dtype for weight in (q_weight, k_weight)]
         return out
 
     @staticmethod
@@ -167,31 +169,45 @@ class _Attention(torch.autograd.Function):
             by_qkv,
             by_weight,
         )
-        by_q, by_k = by_weight.sum(0)
-        return by_qkv, by_q.to(ctx.weight_dtypes[0]), by_k.to(ctx.weight_dtypes[1]), None, None, None, None
+        by_gains = [
+            None if dtype is None else gain.to(dtype)
+            for gain, dtype in zip(by_weight.sum(0), ctx.weight_dtypes, strict=True)
+        ]
+        return by_qkv, *by_gains, None, None, None, None, None
 
 
 def attend(
-    qkv: Tensor, q_weight: Tensor, k_weight: Tensor, eps: float, cos: Tensor, sin: Tensor, spans: Spans
+    qkv: Tensor,
+    norms: tuple[Tensor, Tensor] | None,
+    eps: float,
+    cos: Tensor,
+    sin: Tensor,
+    spans: Spans,
+    window: int | None = None,
 ) -> Tensor:
     """QK-norm, RoPE and causal attention inside documents, in one.
 
-    qkv (batch, seq, (heads + 2 · kv_heads) · head_dim) before norms; q_weight, k_weight (head_dim);
-    cos, sin float32 (batch · seq, head_dim / 2). Returns (batch, seq, heads · head_dim).
+    qkv (batch, seq, (heads + 2 · kv_heads) · head_dim) before norms; norms: weights of queries' and
+    keys', (head_dim) each; cos, sin float32 (batch · seq, head_dim / 2); window: how many tokens a
+    token sees, itself among them. Returns (batch, seq, heads · head_dim).
     """
-    return _Attention.apply(qkv, q_weight, k_weight, eps, cos, sin, spans)
+    q_weight, k_weight = norms or (None, None)
+    return _Attention.apply(qkv, q_weight, k_weight, eps, cos, sin, spans, window or _EVERYTHING)
+
+
+_EVERYTHING = 2**30
 
 
 # Compiling, loading, calling
 
 
 def _call(name: str, *arguments: Any) -> None:
-    """Call a kernel: tensors go as pointers, sizes as int64, eps as float, threads come last."""
+    """Call a kernel: tensors go as pointers (None as null), sizes as int64, eps as float, threads last."""
     library = _library(arguments[0].dtype)
     assert library is not None
     converted = [
-        ctypes.c_void_p(argument.data_ptr())
-        if isinstance(argument, Tensor)
+        ctypes.c_void_p(argument.data_ptr() if isinstance(argument, Tensor) else None)
+        if argument is None or isinstance(argument, Tensor)
         else ctypes.c_int64(argument)
         if isinstance(argument, int)
         else ctypes.c_float(argument)

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from glasshouse.core.errors import UsageError
 from glasshouse.model import kernels
-from glasshouse.model.attention import Attention, Cache, Sight, make_mask
+from glasshouse.model.attention import Attention, Cache, Sight, Turn, make_mask
 from glasshouse.model.config import ModelConfig
 from glasshouse.model.documents import Spans, find_documents, find_spans
-from glasshouse.model.layers import Embedding, Linear, RMSNorm, SwiGLU
-from glasshouse.model.loss import head_loss
-from glasshouse.model.rope import rope_tables
+from glasshouse.model.experts import SparseMLP, balance_loss, z_loss
+from glasshouse.model.layers import MLP, Embedding, GatedMLP, Linear, norm
+from glasshouse.model.loss import IGNORED, head_loss
+from glasshouse.model.positions import sinusoids
+from glasshouse.model.rope import Rope
 
 
 class Block(nn.Module):
@@ -21,16 +23,25 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = norm(config)
         self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = SwiGLU(config)
+        self.post_attention_layernorm = norm(config)
+        if config.has_experts(layer):
+            self.mlp = SparseMLP(config)
+        else:
+            self.mlp = GatedMLP(config) if config.family.gated else MLP(config)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, sight: Sight, cache: Cache | None = None
+        self,
+        x: Tensor,
+        turn: Turn | None,
+        sight: Sight,
+        cache: Cache | None = None,
+        routing: list[Tensor] | None = None,
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, sight, cache)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.self_attn(self.input_layernorm(x), turn, sight, cache)
+        normed = self.post_attention_layernorm(x)
+        return x + (self.mlp(normed, routing) if isinstance(self.mlp, SparseMLP) else self.mlp(normed))
 
 
 class Decoder(nn.Module):
@@ -39,8 +50,20 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
+        length = config.max_position_embeddings
+        if config.positions == "learned":
+            self.embed_positions = Embedding(length, config.hidden_size)
+        elif config.positions == "sinusoidal":
+            self.sinusoids = nn.Buffer(sinusoids(length, config.hidden_size), persistent=False)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = norm(config)
+
+    @property
+    def position_vectors(self) -> Tensor | None:
+        """What is added to the embeddings, (max_position_embeddings, hidden); None where nothing is."""
+        if hasattr(self, "embed_positions"):
+            return self.embed_positions.weight
+        return getattr(self, "sinusoids", None)
 
 
 class Transformer(nn.Module):
@@ -55,11 +78,9 @@ class Transformer(nn.Module):
         self.config = config
         self.compute_dtype = torch.float32
         self.model = Decoder(config)
+        self.rope = Rope(config) if config.family.rotary else None
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
-        cos, sin = rope_tables(config.head_dim, config.rope_theta, config.max_position_embeddings)
-        self.rope_cos = nn.Buffer(cos, persistent=False)  # (max_position_embeddings, head_dim)
-        self.rope_sin = nn.Buffer(sin, persistent=False)
 
     @classmethod
     def empty(
@@ -95,48 +116,81 @@ class Transformer(nn.Module):
         positions: Tensor | None = None,
         segments: Tensor | None = None,
         cache: Cache | None = None,
+        routing: list[Tensor] | None = None,
     ) -> Tensor:
         """The normed output of the last block, (batch, seq, hidden), for ids (batch, seq) int64.
 
-        `segments` (batch, seq): a token attends only to earlier tokens of its own segment (-1 is
-        padding). `positions` (batch, seq): RoPE positions, by default 0, 1, ... or, with a cache,
-        after what each row already holds. Raises UsageError for rows longer than the context.
+        Embeddings (batch, seq, hidden) may stand in place of ids. `segments` (batch, seq): a token
+        attends only to earlier tokens of its own segment (-1 is padding). `positions` (batch, seq): by
+        default 0, 1, ... or, with a cache, after what each row already holds. `routing` receives each
+        sparse layer's router logits, (batch · seq, experts). Raises UsageError for rows longer than
+        the context.
         """
-        if ids.shape[1] > self.config.max_position_embeddings:
-            raise UsageError(
-                f"a row has {ids.shape[1]} tokens, the context holds {self.config.max_position_embeddings}"
-            )
-        if segments is not None and segments.shape != ids.shape:
+        batch, seq = ids.shape[:2]
+        if seq > self.config.context:
+            raise UsageError(f"a row has {seq} tokens, the context holds {self.config.context}")
+        if segments is not None and segments.shape != (batch, seq):
             raise UsageError(f"segments are {list(segments.shape)}, ids {list(ids.shape)}")
         if positions is None and cache is not None:
-            positions = cache.lengths[:, None] + torch.arange(ids.shape[1], device=ids.device)
-        if positions is None:
-            cos, sin = self.rope_cos[None, : ids.shape[1]], self.rope_sin[None, : ids.shape[1]]
-        else:
-            cos, sin = self.rope_cos[positions], self.rope_sin[positions]  # (batch, seq, head_dim / 2)
-        sight = self._sight(ids, segments) if cache is None else cache.mask(ids.shape[1])
-        if isinstance(sight, Spans):
-            cos, sin = (table.expand(len(ids), -1, -1).contiguous() for table in (cos, sin))
-        x = self.model.embed_tokens(ids).to(self.compute_dtype)  # (batch, seq, hidden)
-        for block in self.model.layers:
-            x = block(x, cos, sin, sight, cache)
+            positions = cache.lengths[:, None] + torch.arange(seq, device=ids.device)
+        windows = [self.config.window(layer) for layer in range(len(self.model.layers))]
+        sights = {window: self._sight(ids, segments, cache, window) for window in set(windows)}
+        plain = any(isinstance(sight, Spans) for sight in sights.values())
+        turn = self._turn(ids, positions, cache, plain)
+        x = self._embed(ids, positions)
+        for block, window in zip(self.model.layers, windows, strict=True):
+            x = block(x, turn, sights[window], cache, routing)
         if cache is not None:
-            cache.advance(ids.shape[1])
+            cache.advance(seq)
         return self.model.norm(x)
 
-    def _sight(self, ids: Tensor, segments: Tensor | None) -> Sight:
-        """How tokens see each other, prepared once for all layers.
+    def _embed(self, ids: Tensor, positions: Tensor | None) -> Tensor:
+        """(batch, seq, hidden) in `compute_dtype`: token vectors, and those of positions if there are any."""
+        x = ids if ids.is_floating_point() else self.model.embed_tokens(ids)
+        table = self.model.position_vectors
+        if table is not None:
+            x = x + (table[: ids.shape[1]] if positions is None else table[positions])
+        return x.to(self.compute_dtype)
+
+    def _turn(
+        self, ids: Tensor, positions: Tensor | None, cache: Cache | None, whole: bool
+    ) -> tuple[Tensor, Tensor] | None:
+        """RoPE's cosines and sines, (batch or 1, seq, head_dim / 2); `whole`: for every row, in one piece."""
+        batch, seq = ids.shape[:2]
+        if self.rope is None:
+            if not whole:
+                return None
+            shape = batch, seq, self.config.head_dim // 2
+            return torch.ones(shape, device=ids.device), torch.zeros(shape, device=ids.device)
+        if positions is None:
+            cos, sin = (table[None, :seq] for table in self.rope.tables(seq, ids.device))
+        else:
+            length = int(positions.max()) + 1 if cache is None else cache.longest + seq
+            cos, sin = (table[positions] for table in self.rope.tables(length, ids.device))
+        if whole:
+            cos, sin = (table.expand(batch, -1, -1).contiguous() for table in (cos, sin))
+        return cos, sin
+
+    def _sight(self, ids: Tensor, segments: Tensor | None, cache: Cache | None, window: int | None) -> Sight:
+        """How tokens see each other in all layers of one window.
 
         On a CPU, attention by documents also serves rows without segments when gradients are wanted:
         the backward pass of PyTorch's own CPU kernel is several times slower.
         """
+        batch, seq = ids.shape[:2]
+        if cache is not None:
+            return cache.mask(seq, window)
         if ids.device.type == "cpu" and (segments is not None or torch.is_grad_enabled()):
-            documents = torch.zeros_like(ids) if segments is None else segments
+            documents = torch.zeros(batch, seq, dtype=torch.int64) if segments is None else segments
             heads = self.config.num_attention_heads, self.config.num_key_value_heads
             if kernels.ready(torch.empty(0, dtype=self.compute_dtype), 32, self.config.head_dim):
                 return find_spans(documents, *heads)
             return find_documents(documents, *heads)
-        return None if segments is None else make_mask(segments)
+        if segments is None and (window is None or seq <= window):
+            return None
+        if segments is None:
+            segments = torch.zeros(batch, seq, dtype=torch.int64, device=ids.device)
+        return make_mask(segments, window)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocab) of hidden states (..., hidden)."""
@@ -151,7 +205,7 @@ class Transformer(nn.Module):
         cache: Cache | None = None,
         last_only: bool = False,
     ) -> Tensor:
-        """Logits (batch, seq, vocab), or (batch, 1, vocab) of the last token with `last_only`."""
+        """Logits (batch, seq, vocab), or (batch, 1, vocab) of the last token; see `hidden`."""
         hidden = self.hidden(ids, positions, segments, cache)
         return self.head(hidden[:, -1:] if last_only else hidden)
 
@@ -165,7 +219,24 @@ class Transformer(nn.Module):
         """Summed cross entropy in nats over the targets that are not -100, a float32 scalar.
 
         Divide by the batch's count of such targets to get the mean; the sum is returned so that
-        gradient accumulation over micro-batches gives the same gradient as one large batch.
+        gradient accumulation over micro-batches gives the same gradient as one large batch. Where
+        gradients are wanted, a mixture of experts adds its router losses, weighted by the config and
+        the count of targets.
         """
-        hidden = self.hidden(ids, positions, segments)
-        return head_loss(hidden.flatten(0, 1), self.head_weight, targets.flatten())
+        routing: list[Tensor] | None = [] if self.config.num_experts and torch.is_grad_enabled() else None
+        hidden = self.hidden(ids, positions, segments, routing=routing)
+        loss = head_loss(hidden.flatten(0, 1), self.head_weight, targets.flatten())
+        if routing:
+            loss = loss + self._router_loss(routing, segments) * (targets != IGNORED).sum()
+        return loss
+
+    def _router_loss(self, routing: list[Tensor], segments: Tensor | None) -> Tensor:
+        """The mean over layers of the weighted load-balancing and z-losses, over real tokens."""
+        config = self.config
+        total = torch.zeros((), device=self.device)
+        for logits in routing:
+            if segments is not None:
+                logits = logits[segments.flatten() >= 0]
+            total = total + config.router_aux_loss_coef * balance_loss(logits, config.num_experts_per_tok)
+            total = total + config.router_z_loss_coef * z_loss(logits)
+        return total / len(routing)

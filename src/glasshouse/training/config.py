@@ -21,6 +21,7 @@ class TrainingConfig(Config):
     embed_lr: float = Field(0.02, gt=0)
     head_lr: float = Field(0.008, gt=0)
     scalar_lr: float = Field(0.01, gt=0)  # norms and biases
+    adapter_lr: float = Field(0.001, gt=0)  # low-rank adapters
     momentum: float = Field(0.95, ge=0, lt=1)  # of Muon, after its warmup
     momentum_start: float = Field(0.85, ge=0, lt=1)
     momentum_warmup_steps: int = Field(300, ge=0)

@@ -5,8 +5,9 @@
     out/metrics.jsonl    step, tokens, seconds, loss, lr, grad_norm, tokens_per_second, flops, ...
 
 Killed at any moment, the same call continues from the newest checkpoint and ends with the same bits as
-an uninterrupted run on the same machine, threads and versions: batches are functions of the step, there
-is no other randomness, and what the sums depend on is frozen in state/environment.json.
+an uninterrupted run on the same machine, threads and versions: batches and dropout are functions of the
+step, there is no other randomness, and what the sums depend on is frozen in state/environment.json.
+Where part of the model is frozen, checkpoints hold only what is trained.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from glasshouse.core.errors import ConfigError, GlasshouseError, InterruptedRunError
 from glasshouse.core.progress import bar
+from glasshouse.core.seeds import derive
 from glasshouse.core.storage import directory, hash_json, read_json, write_json
 from glasshouse.model import Transformer
 from glasshouse.training.checkpoint import CheckpointFolder
@@ -131,10 +133,19 @@ class _Run:
         self.environment = environment
         model.to(environment.device)
         model.compute_dtype = environment.torch_dtype
+        for parameter in model.parameters():
+            if not parameter.requires_grad:  # never stepped, so it needs no more digits than products use
+                parameter.data = parameter.data.to(environment.torch_dtype)
+        self.has_dropout = any(getattr(module, "dropout", 0) for module in model.modules())
         kinds = split_parameters(model)
         self.trained = [p for kind in kinds.values() for p in kind.values()]
         self.muon = Muon(kinds["muon"], dtype=environment.torch_dtype)
-        lrs = {"embed": config.embed_lr, "head": config.head_lr, "scalar": config.scalar_lr}
+        lrs = {
+            "embed": config.embed_lr,
+            "head": config.head_lr,
+            "scalar": config.scalar_lr,
+            "adapter": config.adapter_lr,
+        }
         self.adamw = AdamW(
             {name: p for kind in lrs for name, p in kinds[kind].items()},
             {name: lr for kind, lr in lrs.items() for name in kinds[kind]},
@@ -168,7 +179,7 @@ class _Run:
         self.forget_gradients()
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"model.{name}": p for name, p in self.model.named_parameters()}
+        tensors = {f"model.{name}": p for name, p in self.model.named_parameters() if p.requires_grad}
         for optimizer in (self.muon, self.adamw):
             tensors |= {f"optimizer.{name}": t for name, t in optimizer.state.items()}
         return tensors
@@ -261,6 +272,8 @@ class _Run:
         """One optimizer step; returns (mean loss, gradient norm, Muon's learning rate)."""
         config = self.config
         batch = self.objective.batch(self.step).to(self.environment.device)
+        if self.has_dropout:  # what is left out is a function of the step, as the batch is
+            torch.manual_seed(derive(config.seed, "dropout", self.step))
         total = float(self.gradients(batch))
         norm = float(clip_gradients(self.trained, config.grad_clip))
         count = max(1, batch.count)

@@ -45,8 +45,9 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 class Muon:
     """Momentum, orthogonalised (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
-    Matrices of one shape, or of that shape transposed, are stacked and orthogonalised together. The
-    step is lr · sqrt(max(1, rows / columns)) · U·Vᵀ with Nesterov momentum; weight decay is decoupled.
+    Matrices of one shape, or of that shape transposed, are stacked and orthogonalised together; a
+    parameter of three axes, as a layer's experts are, is a stack of matrices itself. The step is
+    lr · sqrt(max(1, rows / columns)) · U·Vᵀ with Nesterov momentum; weight decay is decoupled.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], *, dtype: torch.dtype) -> None:
@@ -54,32 +55,35 @@ class Muon:
         self._parameters = dict(parameters)
         self._stacks: dict[tuple[int, int], list[str]] = {}
         for name, parameter in self._parameters.items():
-            rows, columns = sorted(parameter.shape)
+            rows, columns = sorted(parameter.shape[-2:])
             self._stacks.setdefault((rows, columns), []).append(name)
-        self.state: dict[str, Tensor] = {
-            f"muon.{rows}x{columns}": torch.zeros(len(names), rows, columns, device=self._device(names))
-            for (rows, columns), names in self._stacks.items()
-        }
-
-    def _device(self, names: list[str]) -> torch.device:
-        return self._parameters[names[0]].device
+        self.state: dict[str, Tensor] = {}
+        for (rows, columns), names in self._stacks.items():
+            count = sum(self._parameters[name].numel() for name in names) // (rows * columns)
+            device = self._parameters[names[0]].device
+            self.state[f"muon.{rows}x{columns}"] = torch.zeros(count, rows, columns, device=device)
 
     @torch.no_grad()
     def step(self, lr: float, momentum: float, weight_decay: float) -> None:
         for (rows, columns), names in self._stacks.items():
-            parameters = [self._parameters[name] for name in names]
-            wide = [p.shape[0] <= p.shape[1] for p in parameters]
-            gradients = torch.stack(
-                [_gradient(p) if w else _gradient(p).mT for p, w in zip(parameters, wide, strict=True)]
-            )  # (n, rows, columns)
-            velocity = self.state[f"muon.{rows}x{columns}"]
+            parameters = [_matrices(self._parameters[name]) for name in names]  # (matrices, ., .) each
+            wide = [p.shape[1] <= p.shape[2] for p in parameters]
+            slopes = [_matrices(_gradient(self._parameters[name])) for name in names]
+            gradients = torch.cat([g if w else g.mT for g, w in zip(slopes, wide, strict=True)])
+            velocity = self.state[f"muon.{rows}x{columns}"]  # (n, rows, columns)
             velocity.lerp_(gradients, 1.0 - momentum)
             update = orthogonalise(gradients.lerp_(velocity, momentum).to(self.dtype)).float()
             tall_lr = lr * (columns / rows) ** 0.5
-            for parameter, delta, is_wide in zip(parameters, update.unbind(), wide, strict=True):
+            deltas = update.split([len(p) for p in parameters])
+            for parameter, delta, is_wide in zip(parameters, deltas, wide, strict=True):
                 if weight_decay:
                     parameter.mul_(1.0 - lr * weight_decay)
                 parameter.add_(delta if is_wide else delta.mT, alpha=-lr if is_wide else -tall_lr)
+
+
+def _matrices(tensor: Tensor) -> Tensor:
+    """A view (matrices, rows, columns) of a matrix, or of a stack of them."""
+    return tensor.view(-1, *tensor.shape[-2:])
 
 
 class AdamW:
@@ -137,16 +141,25 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 
 
 def split_parameters(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
-    """Names of each kind of trained parameter: "muon", "embed", "head", "scalar".
+    """Names of each kind of trained parameter: "muon", "embed", "head", "scalar", "adapter".
 
     Embedding and head matrices are lookups of separate rows, for which Muon's whole-matrix view makes
-    no sense; norms and biases are no matrices.
+    no sense; norms and biases are no matrices. Of an adapter's two matrices only the product matters,
+    and LoRA's authors and everybody since train them with Adam.
     """
-    kinds: dict[str, dict[str, nn.Parameter]] = {"muon": {}, "embed": {}, "head": {}, "scalar": {}}
+    kinds: dict[str, dict[str, nn.Parameter]] = {
+        "muon": {},
+        "embed": {},
+        "head": {},
+        "scalar": {},
+        "adapter": {},
+    }
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if parameter.ndim != 2:
+        if ".adapters." in name:
+            kind = "adapter"
+        elif parameter.ndim < 2:
             kind = "scalar"
         elif "embed" in name:
             kind = "embed"

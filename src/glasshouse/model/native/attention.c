@@ -1,7 +1,7 @@
 /* Attention inside documents, with QK-norm and RoPE; kernels.py calls it.
  *
  * A row of `qkv` is one token: `heads` queries, then `kv_heads` keys, then as many values, each `hd`
- * wide (a multiple of 32). cos and sin are (tokens, hd / 2). Documents are given as first[] and
+ * wide (a multiple of 32). cos and sin are (tokens, hd / 2); weights are null where nothing is normed. Documents are given as first[] and
  * length[] over the tokens, longest first, so that no thread is left with a long one at the end.
  *
  * One piece of work is one document and one kv head: its keys and values are normed, rotated and kept
@@ -16,14 +16,19 @@
 #define WIDE 32 /* channels summed at a time: two vectors a row of the block */
 #define AHEAD 8 /* tokens fetched ahead: the rows of one head lie too far apart for the processor to guess */
 
-/* out = rope(norm(x)); returns 1 / rms. */
+/* out = rope(norm(x)) * factor; returns 1 / rms. Without a weight nothing is normed. */
 static inline float turn(const real *x, const float *weight, const float *cos, const float *sin, int64_t hd,
                          float eps, float factor, float *out) {
-    vec squares = {};
-    for (int64_t c = 0; c < hd; c += LANES) squares += load(x + c) * load(x + c);
-    float scale = 1.0f / sqrtf(sum(squares) / hd + eps), s = scale * factor;
+    float scale = 1.0f;
+    if (weight) {
+        vec squares = {};
+        for (int64_t c = 0; c < hd; c += LANES) squares += load(x + c) * load(x + c);
+        scale = 1.0f / sqrtf(sum(squares) / hd + eps);
+    }
+    float s = scale * factor;
     for (int64_t c = 0, half = hd / 2; c < half; c += LANES) {
-        vec a = load(x + c) * s * loadf(weight + c), b = load(x + half + c) * s * loadf(weight + half + c);
+        vec a = load(x + c) * s, b = load(x + half + c) * s;
+        if (weight) a *= loadf(weight + c), b *= loadf(weight + half + c);
         storef(out + c, a * loadf(cos + c) - b * loadf(sin + c));
         storef(out + half + c, b * loadf(cos + c) + a * loadf(sin + c));
     }
@@ -38,6 +43,10 @@ static inline void turn_backward(float *grad, const real *x, const float *weight
     for (int64_t c = 0, half = hd / 2; c < half; c += LANES) {
         vec a = loadf(grad + c) * factor, b = loadf(grad + half + c) * factor;
         vec back_a = a * loadf(cos + c) + b * loadf(sin + c), back_b = b * loadf(cos + c) - a * loadf(sin + c);
+        if (!weight) {
+            store(by_x + c, back_a), store(by_x + half + c, back_b);
+            continue;
+        }
         vec xa = load(x + c), xb = load(x + half + c);
         storef(by_weight + c, loadf(by_weight + c) + back_a * xa * scale);
         storef(by_weight + half + c, loadf(by_weight + half + c) + back_b * xb * scale);
@@ -45,6 +54,7 @@ static inline void turn_backward(float *grad, const real *x, const float *weight
         storef(grad + c, back_a), storef(grad + half + c, back_b);
         along += back_a * xa + back_b * xb;
     }
+    if (!weight) return;
     float shrink = sum(along) * scale * scale * scale / hd;
     for (int64_t c = 0; c < hd; c += LANES) store(by_x + c, loadf(grad + c) * scale - load(x + c) * shrink);
 }
@@ -105,16 +115,16 @@ static inline void spread(const float *weights, const float *rows, int64_t hd, i
     }
 }
 
-/* True lanes: keys j..j+15 that query i may see. */
-static inline ivec seen(int64_t j, int64_t i) {
+/* True lanes: keys j..j+15 that query i may see, the last `window` up to its own. */
+static inline ivec seen(int64_t j, int64_t i, int64_t window) {
     ivec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return lane <= (int32_t)(i - j);
+    return (lane <= (int32_t)(i - j)) & (lane > (int32_t)(i - j - window));
 }
 
 void attention_forward(const real *qkv, const float *q_weight, const float *k_weight, const float *cos,
                        const float *sin, const int64_t *first, const int64_t *length, int64_t documents,
-                       int64_t longest, int64_t heads, int64_t kv_heads, int64_t hd, float eps, real *out,
-                       float *log_sum, int threads) {
+                       int64_t longest, int64_t heads, int64_t kv_heads, int64_t hd, int64_t window, float eps,
+                       real *out, float *log_sum, int threads) {
     int64_t stride = (heads + 2 * kv_heads) * hd, groups = heads / kv_heads;
     int64_t padded = (longest + LANES - 1) / LANES * LANES;
     float factor = 1.0f / sqrtf(hd);
@@ -153,12 +163,12 @@ void attention_forward(const real *qkv, const float *q_weight, const float *k_we
                         float *row = scores + r * padded;
                         vec most = (vec){} - INFINITY, all = {};
                         for (int64_t j = 0; j < upto; j += LANES) {
-                            ivec lanes = seen(j, i + r);
+                            ivec lanes = seen(j, i + r, window);
                             most = max(most, either(lanes, loadf(row + j), most));
                         }
                         top[r] = largest(most);
                         for (int64_t j = 0; j < upto; j += LANES) {
-                            vec p = only(expv(loadf(row + j) - top[r]), seen(j, i + r));
+                            vec p = only(expv(loadf(row + j) - top[r]), seen(j, i + r, window));
                             storef(row + j, p);
                             all += p;
                         }
@@ -181,7 +191,7 @@ void attention_forward(const real *qkv, const float *q_weight, const float *k_we
 void attention_backward(const real *grad, const real *qkv, const float *q_weight, const float *k_weight,
                         const float *cos, const float *sin, const int64_t *first, const int64_t *length,
                         int64_t documents, int64_t longest, int64_t heads, int64_t kv_heads, int64_t hd,
-                        float eps, const float *log_sum, real *by_qkv, float *by_weight, int threads) {
+                        int64_t window, float eps, const float *log_sum, real *by_qkv, float *by_weight, int threads) {
     int64_t stride = (heads + 2 * kv_heads) * hd, groups = heads / kv_heads;
     int64_t padded = (longest + LANES - 1) / LANES * LANES;
     float factor = 1.0f / sqrtf(hd);
@@ -237,7 +247,7 @@ void attention_backward(const real *grad, const real *qkv, const float *q_weight
                         int64_t last = r < rows ? i + r : -1; /* rows beyond the document see nothing */
                         vec mean = {};
                         for (int64_t j = 0; j < upto; j += LANES) {
-                            vec weight = only(expv(loadf(p + j) - log_total), seen(j, last));
+                            vec weight = only(expv(loadf(p + j) - log_total), seen(j, last, window));
                             storef(p + j, weight);
                             mean += weight * loadf(s + j);
                         }
