@@ -35,6 +35,16 @@ def sft(
     ],
     data: Files,
     out: Out,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            "--lora", metavar="RANK", help="Freeze the model and train a low-rank adapter of this rank."
+        ),
+    ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option("--quantize", metavar="nf4|int8|int4", help="With --lora: hold the frozen weights so."),
+    ] = None,
     settings: Keys = None,
     device: Device = None,
     more: MoreData = None,
@@ -42,7 +52,10 @@ def sft(
     """Fine-tune a model on conversations: {"messages": [{"role", "content"}, ...]} a line."""
     from glasshouse.pipeline.train import train_sft
 
-    tables.show_run(train_sft(model, all_data(data, more), out, settings or (), device).path)
+    changes = [f"lora.r={lora}"] if lora is not None else []
+    changes += [f"quantize={quantize}"] if quantize is not None else []
+    changes += settings or []
+    tables.show_run(train_sft(model, all_data(data, more), out, changes, device).path)
 
 
 @app.command(epilog="\b\nExample:\n  glasshouse train pretrain --data books/ --out runs/books")

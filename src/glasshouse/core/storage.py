@@ -36,21 +36,29 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         raise StorageError(f"cannot write: {error.strerror}", where=path, fix=fixes[error.errno]) from error
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write `data` so that after a crash the file holds either all of it or what it held before."""
+@contextlib.contextmanager
+def replaced(path: str | Path) -> Iterator[Path]:
+    """A temporary path to write; it becomes `path` when the block ends well, and is deleted otherwise.
+
+    After a crash the file holds either all of the new or what it held before.
+    """
     path = Path(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            yield temporary
+            _sync(temporary)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` whole or not at all, as `replaced` does."""
+    with replaced(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -38,13 +38,18 @@ def evaluate_model(
         suite = "text" if data or recipe is None or recipe.world is None else "world"
     if suite == "world":
         return ask(config, load(folder, device or "auto"), _world(recipe), [])
-    if data:
-        texts = _texts(data, config.text_bytes)
-    elif (run / "corpus" / VALIDATION).is_file():
-        texts = held_out_texts(run / "corpus" / VALIDATION, config.text_bytes)
-    else:
+    texts = texts_for(folder, data, config.text_bytes)
+    if not texts:
         raise UsageError("there is no text to score", fix="name some with --data PATH")
     return ask(config, load(folder, device or "auto"), None, texts)
+
+
+def texts_for(folder: Path, data: tuple[str, ...], limit: int) -> list[str]:
+    """About `limit` bytes of the user's texts, or of what the model's own run held out; else nothing."""
+    held_out = folder.parent.parent / "corpus" / VALIDATION
+    if data:
+        return _texts(data, limit)
+    return held_out_texts(held_out, limit) if held_out.is_file() else []
 
 
 def _world(recipe: Recipe | None) -> Any:

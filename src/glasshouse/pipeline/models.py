@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from glasshouse.core.config import nearest
 from glasshouse.core.errors import UsageError
+from glasshouse.pipeline import hub
 from glasshouse.pipeline.record import read_record
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ MODEL_STAGES = ("pretrain", "sft")
 """Stages that leave a model, in their order. To come after sft: reward, ppo / dpo / grpo, constitution,
 calibrate."""
 
-REMOTE = ("hf://", "http://", "https://", "openai:", "anthropic:")
+REMOTE = ("http://", "https://", "openai:", "anthropic:")
 
 
 def load(name: str | Path | None = None, device: str = "auto") -> LanguageModel:
@@ -36,6 +37,8 @@ def resolve_model(name: str | Path | None = None) -> Path:
     if name is None:
         return _newest_run(RUNS)
     text, path = str(name), Path(name)
+    if text.startswith(hub.PREFIX):
+        return hub.download(text)
     if text.startswith(REMOTE):
         raise UsageError(
             "only models on this disk can be opened so far",

@@ -15,6 +15,9 @@ QWEN2 = (
 )
 """The split pattern of Qwen2's tokenizer. llama.cpp has it built in, so that a GGUF file can be exact."""
 
+LLAMA3 = QWEN2.replace(r"\p{N}|", r"\p{N}{1,3}|")
+"""Llama 3's: up to three digits together."""
+
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """What `ByteLevel` with `use_regex` means in a tokenizer.json: the pattern of GPT-2."""
 

@@ -193,6 +193,11 @@ class Tokenizer:
             ids += [self.special[piece]] if i % 2 else self.encode(piece)
         return ids
 
+    @property
+    def added(self) -> Mapping[str, int]:
+        """Tokens that are found in plain text before it is split."""
+        return self._added
+
     # Ids to text
 
     @property

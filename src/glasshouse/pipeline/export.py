@@ -1,0 +1,89 @@
+"""Models go out: a clean Hugging Face folder with a card, a GGUF file, or our own weights in few bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from glasshouse.core.errors import UsageError
+from glasshouse.pipeline.evaluate import texts_for
+from glasshouse.pipeline.model_card import card
+from glasshouse.pipeline.models import resolve_model
+
+TEXT_BYTES = 200_000
+"""Held-out text on which few-bit weights are compared with the whole ones, about."""
+
+FORMATS = ("hf", "gguf", "int8", "int4", "nf4")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written; `bits_per_byte` before and after where precision was lost and there is text."""
+
+    path: Path
+    bytes_before: int
+    bytes_after: int
+    bits_per_byte: tuple[float, float] | None = None
+
+
+def export_model(
+    model: str | None,
+    to: str,
+    out: str | Path,
+    *,
+    precision: str = "F16",
+    license: str | None = None,
+    data: Iterable[str] = (),
+) -> Exported:
+    """Write MODEL in another form. `precision` is that of a GGUF file; `data` are texts to measure few-bit
+    weights on, by default the held-out text of the model's own run.
+
+    Raises UsageError for an unknown form and where `out` exists, ModelError where the form cannot hold the
+    model exactly as it is.
+    """
+    if to not in FORMATS:
+        raise UsageError(f"no format is called '{to}'", fix=f"use one of: {', '.join(FORMATS)}")
+    folder, out = resolve_model(model), Path(out)
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise UsageError("something is there already", where=out, fix="choose another path")
+    before = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if to == "gguf":
+        return Exported(out, before, _to_gguf(folder, out, precision))
+    if to == "hf":
+        return Exported(out, before, _to_hf(folder, out, license))
+    return _to_few_bits(folder, out, to, texts_for(folder, tuple(data), TEXT_BYTES), before)
+
+
+def _to_hf(folder: Path, out: Path, license: str | None) -> int:
+    from glasshouse.core.storage import write_text
+    from glasshouse.model import load, save
+    from glasshouse.tokenizer import Tokenizer
+
+    save(load(folder), Tokenizer.load(folder), out)
+    write_text(out / "README.md", card(folder, license))
+    return sum(file.stat().st_size for file in out.glob("*.safetensors"))
+
+
+def _to_gguf(folder: Path, out: Path, precision: str) -> int:
+    from glasshouse.model import load
+    from glasshouse.model.gguf_file import save_gguf
+    from glasshouse.tokenizer import Tokenizer
+
+    save_gguf(load(folder), Tokenizer.load(folder), out, precision)  # type: ignore[arg-type]
+    return out.stat().st_size
+
+
+def _to_few_bits(folder: Path, out: Path, scheme: str, texts: list[str], before: int) -> Exported:
+    from glasshouse.evaluation.text import bits_per_byte
+    from glasshouse.inference import LanguageModel
+    from glasshouse.model import save
+    from glasshouse.model.quantize import quantize_model
+
+    model = LanguageModel.load(folder)
+    plain = bits_per_byte(model, texts).value if texts else 0.0
+    quantize_model(model.model, scheme)  # type: ignore[arg-type]
+    save(model.model, model.tokenizer, out)
+    after = sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    change = (plain, bits_per_byte(model, texts).value) if texts else None
+    return Exported(out, before, after, change)

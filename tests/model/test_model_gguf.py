@@ -1,0 +1,175 @@
+"""GGUF files: what was written is read back by the `gguf` library; what llama.cpp lacks is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from glasshouse.core.errors import ModelError
+from glasshouse.model import ModelConfig, Transformer, initialise
+from glasshouse.model.gguf_file import save_gguf
+from glasshouse.model.lora import LoRAConfig, add_adapter
+from glasshouse.model.quantize import quantize_model
+from glasshouse.tokenizer import Tokenizer
+
+SMALL = {
+    "vocab_size": 320,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 64,
+}
+FAMILIES = {
+    "gpt2": {"model_type": "gpt2"},
+    "llama": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
+    "mistral": {"model_type": "mistral", "sliding_window": 20},
+    "qwen2": {"model_type": "qwen2"},
+    "qwen3": {"model_type": "qwen3", "tie_word_embeddings": True},
+    "mixtral": {"model_type": "mixtral", "num_experts": 3},
+    "qwen3_moe": {"model_type": "qwen3_moe", "num_experts": 3, "moe_intermediate_size": 32},
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(["to be or not to be, that is the question"] * 3, vocab_size=300)
+
+
+def model_of(**changes: object) -> Transformer:
+    model = initialise(ModelConfig(**(SMALL | changes)), 1)
+    generator = torch.Generator().manual_seed(2)
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def value(reader: gguf.GGUFReader, key: str) -> object:
+    field = reader.get_field(key)
+    return None if field is None else field.contents()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("precision", ["F32", "Q8_0"])
+def test_files_hold_the_weights(name: str, precision: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Every number of the model is in the file, exactly or within the precision's rounding."""
+    model = model_of(**FAMILIES[name])
+    save_gguf(model, tokenizer, tmp_path / "model.gguf", precision)
+    reader = gguf.GGUFReader(tmp_path / "model.gguf")
+    found = [gguf.quants.dequantize(t.data, t.tensor_type).ravel() for t in reader.tensors]
+    mine = [parameter.detach().numpy().ravel() for parameter in model.parameters()]
+    got, expected = np.sort(np.concatenate(found)), np.sort(np.concatenate(mine))
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= (0 if precision == "F32" else 0.02)
+
+
+def test_what_the_file_says(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Shape, tokens, template; unused rows of the embedding are tokens that no text gives."""
+    save_gguf(model_of(model_type="llama"), tokenizer, tmp_path / "model.gguf", "F16")
+    reader = gguf.GGUFReader(tmp_path / "model.gguf")
+    assert value(reader, "general.architecture") == "llama"
+    assert value(reader, "llama.context_length") == 64
+    assert value(reader, "llama.attention.head_count_kv") == 2
+    assert value(reader, "tokenizer.ggml.pre") == "qwen2"
+    assert value(reader, "tokenizer.chat_template") == tokenizer.chat_template
+    tokens, kinds = value(reader, "tokenizer.ggml.tokens"), value(reader, "tokenizer.ggml.token_type")
+    assert len(tokens) == len(kinds) == 320
+    used = tokenizer.vocab_size
+    assert tokens[used:] == [f"[unused{i}]" for i in range(used, 320)]
+    assert {tokens[i] for i, kind in enumerate(kinds) if kind == gguf.TokenType.CONTROL} == set(
+        tokenizer.special
+    )
+
+
+def test_queries_and_keys_of_llama_are_laid_out_in_pairs(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """llama.cpp turns neighbouring channels, we turn halves: row 2i is our i, row 2i+1 our i + half."""
+    model = model_of(model_type="llama")
+    save_gguf(model, tokenizer, tmp_path / "model.gguf", "F32")
+    stored = {t.name: t.data for t in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    ours = model.model.layers[0].self_attn.k_proj.weight.detach().numpy()
+    assert np.array_equal(stored["blk.0.attn_k.weight"][16 + 2 * 3 + 1], ours[16 + 8 + 3])
+    assert np.array_equal(
+        stored["blk.0.attn_v.weight"], model.model.layers[0].self_attn.v_proj.weight.detach()
+    )
+
+
+def test_windows_and_dynamic_angles_are_folded_into_the_context(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Within the stated context llama.cpp, which has neither, computes the same."""
+    for changes, context in (
+        ({"model_type": "mistral", "sliding_window": 20}, 20),
+        ({"model_type": "llama", "rope_scaling": {"rope_type": "dynamic", "factor": 2}}, 64),
+    ):
+        save_gguf(model_of(**changes), tokenizer, tmp_path / "model.gguf", "F32")
+        reader = gguf.GGUFReader(tmp_path / "model.gguf")
+        assert value(reader, "llama.context_length") == context
+        assert value(reader, "llama.rope.scaling.type") is None
+
+
+def test_rows_that_fill_no_blocks_stay_half_precision(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Q8_0 and Q4_0 take 32 weights of a row at a time."""
+    model = model_of(model_type="llama", intermediate_size=40)
+    save_gguf(model, tokenizer, tmp_path / "model.gguf", "Q4_0")
+    kinds = {t.name: t.tensor_type.name for t in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    assert kinds["blk.0.ffn_down.weight"] == "F16"
+    assert kinds["blk.0.ffn_up.weight"] == "Q4_0"
+    assert kinds["blk.0.attn_norm.weight"] == "F32"
+
+
+REFUSED = {
+    "exact gelu": {"model_type": "gpt2", "hidden_act": "gelu"},
+    "qwen3 with biases": {"model_type": "qwen3", "attention_bias": True},
+    "experts not adding up": {
+        "model_type": "qwen3_moe",
+        "num_experts": 3,
+        "moe_intermediate_size": 32,
+        "norm_topk_prob": False,
+    },
+    "some layers dense": {
+        "model_type": "qwen3_moe",
+        "num_experts": 3,
+        "moe_intermediate_size": 32,
+        "mlp_only_layers": (0,),
+    },
+    "llama3 angles in qwen": {
+        "model_type": "qwen3",
+        "rope_scaling": {"rope_type": "llama3", "factor": 4, "original_max_position_embeddings": 16},
+    },
+    "yarn with its own factor": {
+        "model_type": "llama",
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "factor": 4,
+            "original_max_position_embeddings": 16,
+            "attention_factor": 1.0,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_llama_cpp_lacks_is_refused(name: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """A reason and a way out, and no file."""
+    with pytest.raises(ModelError, match=r"llama\.cpp has no.*--to hf"):
+        save_gguf(model_of(**REFUSED[name]), tokenizer, tmp_path / "model.gguf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_models_and_tokenizers_are_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Few-bit weights, adapters, a split pattern without a name, more tokens than rows."""
+    few, adapted = model_of(model_type="llama"), model_of(model_type="llama")
+    quantize_model(few, "int8")
+    add_adapter(adapted, LoRAConfig())
+    for model in (few, adapted):
+        with pytest.raises(ModelError, match="full-precision, merged"):
+            save_gguf(model, tokenizer, tmp_path / "model.gguf")
+    odd = Tokenizer([bytes([i]) for i in range(256)], {}, pattern=r"\w+|\W")
+    with pytest.raises(ModelError, match="splits text"):
+        save_gguf(model_of(), odd, tmp_path / "model.gguf")
+    with pytest.raises(ModelError, match=f"{tokenizer.vocab_size} tokens, the model 270"):
+        save_gguf(model_of(vocab_size=270), tokenizer, tmp_path / "model.gguf")
+    with pytest.raises(ModelError, match="Q8_0"):
+        save_gguf(model_of(), tokenizer, tmp_path / "model.gguf", "Q5_K")  # type: ignore[arg-type]
