@@ -31,27 +31,37 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(input.dtype)
-        return self.adapted(input, self.product(input, bias))
+        y, delta = self.product(input, bias), self.delta(input)
+        return y if delta is None else y + delta
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, self.weight.to(x.dtype), bias)
 
-    def adapted(self, x: Tensor, y: Tensor) -> Tensor:
-        """y with the outputs of all active adapters for x."""
+    def delta(self, x: Tensor) -> Tensor | None:
+        """The sum of the active adapters' outputs for x; None where there are none."""
+        total = None
         for adapter in self.adapters.values() if self.adapters is not None else ():
             if adapter.active:
-                y = y + adapter(x)
-        return y
+                total = adapter(x) if total is None else total + adapter(x)
+        return total
 
 
 def joined(x: Tensor, *maps: Linear) -> Tensor:
     """The outputs of several maps of one input side by side, by one product: its backward pass reads
     the gradient once and needs no sum. Joining the weights costs little against a batch of training."""
-    if any(linear.adapters is not None or type(linear) is not Linear for linear in maps):
+    if any(type(linear) is not Linear for linear in maps):  # weights in few bits are not joined
         return torch.cat([linear(x) for linear in maps], dim=-1)
     weight = torch.cat([linear.weight.to(x.dtype) for linear in maps])
     biases = [linear.bias.to(x.dtype) for linear in maps if linear.bias is not None]
-    return F.linear(x, weight, torch.cat(biases) if biases else None)
+    y = F.linear(x, weight, torch.cat(biases) if biases else None)
+    deltas = [linear.delta(x) for linear in maps]
+    if all(delta is None for delta in deltas):
+        return y
+    rows = x.shape[:-1]
+    return y + torch.cat(
+        [x.new_zeros(*rows, m.out_features) if d is None else d for m, d in zip(maps, deltas, strict=True)],
+        -1,
+    )
 
 
 class Embedding(nn.Embedding):
