@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from glasshouse.core.errors import ModelError
 from glasshouse.model import ModelConfig, Transformer, initialise
 from glasshouse.model.gguf_file import save_gguf
+from glasshouse.model.gguf_import import load_gguf
 from glasshouse.model.lora import LoRAConfig, add_adapter
 from glasshouse.model.quantize import quantize_model
 from glasshouse.tokenizer import Tokenizer
@@ -65,6 +70,77 @@ def test_files_hold_the_weights(name: str, precision: str, tmp_path: Path, token
     got, expected = np.sort(np.concatenate(found)), np.sort(np.concatenate(mine))
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() <= (0 if precision == "F32" else 0.02)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_files_come_back(name: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """The same weights, logits, tokens and template; a Mistral whose window is its context is a Llama."""
+    model = model_of(**FAMILIES[name])
+    save_gguf(model, tokenizer, tmp_path / "model.gguf", "F32")
+    again, words = load_gguf(tmp_path / "model.gguf")
+    assert again.num_parameters() == model.num_parameters()
+    ids = torch.randint(0, 300, (2, 20))
+    with torch.no_grad():
+        assert torch.equal(again(ids), model(ids))
+    text = "To be, or not to be? Über 12 <|im_end|>"
+    assert words.encode(text) == tokenizer.encode(text)
+    messages = [{"role": "user", "content": text}]
+    assert words.encode_chat(messages) == tokenizer.encode_chat(messages)
+    assert (words.bos_id, words.eos_id, words.end_of_turn_id) == (
+        tokenizer.bos_id,
+        tokenizer.eos_id,
+        tokenizer.end_of_turn_id,
+    )
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_type": "linear", "factor": 2.0},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+        {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192},
+    ],
+)
+def test_scaled_angles_come_back(scaling: dict[str, object], tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Llama 3's are found again from the factors that the file holds."""
+    model = model_of(model_type="llama", head_dim=64, rope_theta=500_000.0, rope_scaling=scaling)
+    save_gguf(model, tokenizer, tmp_path / "model.gguf", "F32")
+    assert load_gguf(tmp_path / "model.gguf")[0].config.rope_scaling == model.config.rope_scaling
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_damaged_files_never_crash(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, data: st.DataObject
+) -> None:
+    """Any bytes of the header changed, or the file cut: a model, or a ModelError, and soon."""
+    path = tmp_path_factory.mktemp("fuzz") / "model.gguf"
+    save_gguf(model_of(model_type="llama", num_hidden_layers=1), tokenizer, path, "Q8_0")
+    raw = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, 20_000))] = data.draw(st.integers(0, 255))
+    path.write_bytes(raw[: data.draw(st.integers(0, 2 * len(raw)))])
+    with contextlib.suppress(ModelError):
+        load_gguf(path)
+
+
+def test_counts_beyond_the_file_are_refused_at_once(tmp_path: Path) -> None:
+    """A file that states more entries than it has bytes is not read to its end first."""
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 2**60)
+    (tmp_path / "settings.gguf").write_bytes(head)
+    array = (
+        b"GGUF"
+        + struct.pack("<IQQ", 3, 0, 1)
+        + struct.pack("<Q", 1)
+        + b"a"
+        + struct.pack("<IIQ", 9, 4, 2**61)
+    )
+    (tmp_path / "array.gguf").write_bytes(array)
+    (tmp_path / "other.gguf").write_bytes(b"PK" * 50)
+    (tmp_path / "empty.gguf").write_bytes(b"")
+    for file in sorted(tmp_path.iterdir()):
+        with pytest.raises(ModelError, match=file.name):
+            load_gguf(file)
 
 
 def test_what_the_file_says(tmp_path: Path, tokenizer: Tokenizer) -> None:

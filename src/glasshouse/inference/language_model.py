@@ -40,12 +40,16 @@ class LanguageModel:
         device: str = "auto",
         dtype: Literal["float32", "bfloat16"] | None = None,
     ) -> LanguageModel:
-        """Open a Hugging Face folder. By default float32 on a CPU and bfloat16 on a GPU."""
+        """Open a Hugging Face folder, or a GGUF file. By default float32 on a CPU and bfloat16 on a GPU."""
         from glasshouse.tokenizer import Tokenizer
 
         folder = Path(folder)
         device = devices.pick(device)
         name = dtype or ("bfloat16" if device.startswith("cuda") else "float32")
+        if folder.suffix == ".gguf":
+            from glasshouse.model.gguf_import import load_gguf
+
+            return cls(*load_gguf(folder, device, getattr(torch, name)))
         model = load_transformer(folder, device, getattr(torch, name))
         if not (folder / "tokenizer.json").exists():
             raise ModelError(

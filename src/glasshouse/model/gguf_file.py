@@ -6,6 +6,7 @@ A file is written only where llama.cpp computes the same as we do. What it lacks
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -42,7 +43,7 @@ _ARCHITECTURES = {
     "qwen3": "qwen3",
     "qwen3_moe": "qwen3moe",
 }
-_SPLITTERS = {QWEN2: "qwen2", LLAMA3: "llama-bpe", GPT2: "gpt-2"}
+SPLITTERS = {QWEN2: "qwen2", LLAMA3: "llama-bpe", GPT2: "gpt-2"}
 """Split pattern -> llama.cpp's name for it: it knows patterns by name only."""
 
 _BLOCK = 32  # weights of a row that share a scale in Q8_0 and Q4_0
@@ -113,7 +114,7 @@ def _check(config: ModelConfig, tokenizer: Tokenizer, precision: str) -> None:
         problems.append(f"{kind} with Llama 3's RoPE scaling")
     if problems:
         raise ModelError(f"llama.cpp has no {problems[0]}", fix="export with --to hf instead")
-    if tokenizer.pattern not in _SPLITTERS or tokenizer.normalization or tokenizer.added:
+    if tokenizer.pattern not in SPLITTERS or tokenizer.normalization or tokenizer.added:
         raise ModelError(
             "llama.cpp has no name for the way this tokenizer splits text", fix="export with --to hf instead"
         )
@@ -173,7 +174,7 @@ def _write_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocab_size: 
         tokens.append(f"[unused{i}]")
         kinds.append(TokenType.UNUSED)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_SPLITTERS[tokenizer.pattern])
+    writer.add_tokenizer_pre(SPLITTERS[tokenizer.pattern])
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     pairs = [f"{to_characters(a)} {to_characters(b)}" for a, b in merge_pairs(tokenizer.ranks)]
@@ -188,27 +189,17 @@ def _write_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocab_size: 
 
 
 def _tensors(model: Transformer) -> list[tuple[str, Tensor]]:
-    """Every tensor under llama.cpp's name and in its layout."""
-    import gguf
-
+    """Every tensor under llama.cpp's name and in its layout; a layer's experts are stacked."""
     config = model.config
-    architecture = next(
-        key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == _ARCHITECTURES[config.model_type]
-    )
-    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     found: dict[str, Tensor] = {}
     experts: dict[str, list[Tensor]] = {}
     for name, tensor in file_tensors(model).items():
-        base, _, kind = name.rpartition(".")
-        before, is_expert, after = base.partition(".experts.")
-        if is_expert:
-            own = f"{before}.experts.{after.split('.', 1)[1]}"
-            experts.setdefault(f"{names.get_name(own)}.{kind}", []).append(tensor)
+        theirs, expert = their_name(config, name)
+        if expert is not None:
+            experts.setdefault(theirs, []).append(tensor)
             continue
-        theirs = names.get_name(base)
-        if theirs is None:
-            raise ModelError(f"llama.cpp has no tensor for '{name}'", fix="export with --to hf instead")
-        found[f"{theirs}.{kind}"] = _in_their_layout(config, base, tensor)
+        turned = tensor.T if config.model_type == "gpt2" and tensor.ndim == 2 and ".h." in name else tensor
+        found[theirs] = pairs_apart(config, name, turned)
     found |= {name: torch.stack(parts) for name, parts in experts.items()}
     if config.rope_scaling is not None and config.rope_scaling.rope_type == "llama3":
         plain = config.model_copy(update={"rope_scaling": None})
@@ -216,14 +207,38 @@ def _tensors(model: Transformer) -> list[tuple[str, Tensor]]:
     return list(found.items())
 
 
-def _in_their_layout(config: ModelConfig, base: str, tensor: Tensor) -> Tensor:
-    """GPT-2's matrices the usual way round; Llama's queries and keys with rotated pairs side by side."""
-    if config.model_type == "gpt2":
-        return tensor.T if tensor.ndim == 2 and ".h." in base else tensor
-    if _has_factors(config) and base.endswith(("q_proj", "k_proj")):
-        shape = (-1, 2, config.head_dim // 2, *tensor.shape[1:])
-        return tensor.view(shape).transpose(1, 2).reshape(tensor.shape)
-    return tensor
+def their_name(config: ModelConfig, name: str) -> tuple[str, int | None]:
+    """llama.cpp's name for a tensor of the Hugging Face file, and which expert of a stack it is."""
+    base, _, kind = name.rpartition(".")
+    before, is_expert, after = base.partition(".experts.")
+    number, _, part = after.partition(".")
+    theirs = _name_map(config.model_type, config.num_hidden_layers).get_name(
+        f"{before}.experts.{part}" if is_expert else base
+    )
+    if theirs is None:
+        raise ModelError(f"llama.cpp has no tensor for '{name}'", fix="use the Hugging Face folder instead")
+    return f"{theirs}.{kind}", int(number) if is_expert else None
+
+
+@lru_cache
+def _name_map(kind: str, layers: int) -> gguf.TensorNameMap:
+    import gguf
+
+    wanted = _ARCHITECTURES[kind]
+    architecture = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == wanted)
+    return gguf.get_tensor_name_map(architecture, layers)
+
+
+def pairs_apart(config: ModelConfig, name: str, tensor: Tensor, *, inverse: bool = False) -> Tensor:
+    """Llama's queries and keys with the two channels that RoPE turns together side by side.
+
+    We keep a head's first and second halves; `inverse` brings them back. Other tensors stay.
+    """
+    base = name.rpartition(".")[0]
+    if not _has_factors(config) or not base.endswith(("q_proj", "k_proj")):
+        return tensor
+    halves = (config.head_dim // 2, 2) if inverse else (2, config.head_dim // 2)
+    return tensor.reshape(-1, *halves, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
 
 
 def _encode(tensor: Tensor, precision: str) -> tuple[np.ndarray, Any]:

@@ -47,7 +47,7 @@ def export_model(
     folder, out = resolve_model(model), Path(out)
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise UsageError("something is there already", where=out, fix="choose another path")
-    before = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    before = _size(folder)
     if to == "gguf":
         return Exported(out, before, _to_gguf(folder, out, precision))
     if to == "hf":
@@ -57,20 +57,27 @@ def export_model(
 
 def _to_hf(folder: Path, out: Path, license: str | None) -> int:
     from glasshouse.core.storage import write_text
-    from glasshouse.model import load, save
-    from glasshouse.tokenizer import Tokenizer
+    from glasshouse.inference import LanguageModel
+    from glasshouse.model import save
 
-    save(load(folder), Tokenizer.load(folder), out)
-    write_text(out / "README.md", card(folder, license))
-    return sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    found = LanguageModel.load(folder, device="cpu")
+    save(found.model, found.tokenizer, out)
+    write_text(out / "README.md", card(folder, out, license))
+    return _size(out)
+
+
+def _size(model: Path) -> int:
+    """Bytes of a GGUF file, or of a folder's weights."""
+    files = [model] if model.is_file() else model.glob("*.safetensors")
+    return sum(file.stat().st_size for file in files)
 
 
 def _to_gguf(folder: Path, out: Path, precision: str) -> int:
-    from glasshouse.model import load
+    from glasshouse.inference import LanguageModel
     from glasshouse.model.gguf_file import save_gguf
-    from glasshouse.tokenizer import Tokenizer
 
-    save_gguf(load(folder), Tokenizer.load(folder), out, precision)  # type: ignore[arg-type]
+    found = LanguageModel.load(folder, device="cpu")
+    save_gguf(found.model, found.tokenizer, out, precision)  # type: ignore[arg-type]
     return out.stat().st_size
 
 
@@ -80,10 +87,10 @@ def _to_few_bits(folder: Path, out: Path, scheme: str, texts: list[str], before:
     from glasshouse.model import save
     from glasshouse.model.quantize import quantize_model
 
-    model = LanguageModel.load(folder)
+    model = LanguageModel.load(folder, device="cpu")
     plain = bits_per_byte(model, texts).value if texts else 0.0
     quantize_model(model.model, scheme)  # type: ignore[arg-type]
     save(model.model, model.tokenizer, out)
-    after = sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    after = _size(out)
     change = (plain, bits_per_byte(model, texts).value) if texts else None
     return Exported(out, before, after, change)

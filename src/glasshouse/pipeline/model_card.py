@@ -12,11 +12,14 @@ from glasshouse.model import read_config
 from glasshouse.pipeline.summary import RECIPE, Summary, probe_names, show_value
 
 
-def card(folder: Path, license: str | None) -> str:
-    """Markdown with the Hub's YAML header. What is not known is said to be unknown."""
+def card(folder: Path, out: Path, license: str | None) -> str:
+    """Markdown, with the Hub's YAML header, about the model `folder`, exported to `out`.
+
+    What is not known is said to be unknown.
+    """
     run = folder.parent.parent
     known = (run / RECIPE).is_file()
-    config = read_config(folder)
+    config = read_config(out)
     head = {
         "license": license or "unknown",
         "library_name": "transformers",

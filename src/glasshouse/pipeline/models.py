@@ -33,7 +33,7 @@ def load(name: str | Path | None = None, device: str = "auto") -> LanguageModel:
 
 
 def resolve_model(name: str | Path | None = None) -> Path:
-    """The folder that holds config.json and the weights; see `load`."""
+    """The folder that holds config.json and the weights, or a GGUF file; see `load`."""
     if name is None:
         return _newest_run(RUNS)
     text, path = str(name), Path(name)
@@ -45,7 +45,7 @@ def resolve_model(name: str | Path | None = None) -> Path:
             where=text,
             fix="name a run folder or a Hugging Face model folder",
         )
-    if (path / "config.json").is_file():
+    if (path / "config.json").is_file() or (path.suffix == ".gguf" and path.is_file()):
         return path
     if (path / "model" / "config.json").is_file():  # the folder of one stage
         return path / "model"
