@@ -168,3 +168,40 @@ def test_a_step_is_the_same_twice() -> None:
         runs.append([parameter.grad for parameter in model.parameters()])
     for run in runs[1:]:
         assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        {},
+        {
+            "model_type": "qwen3_moe",
+            "num_experts": 3,
+            "moe_intermediate_size": 16,
+            "router_aux_loss_coef": 0.1,
+        },
+    ],
+)
+def test_recomputing_gives_the_same_gradients(family: dict[str, object]) -> None:
+    """Bit for bit, router losses included, and with fewer numbers kept for the backward pass."""
+    results, kept = [], []
+    for recompute in (False, True):
+        model = initialise(ModelConfig(**(SMALL.model_dump(exclude={"model_type"}) | family)), 3)
+        for parameter in model.parameters():
+            parameter.data.add_(
+                0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+            )
+        model.recompute = recompute
+        sizes: list[int] = []
+
+        def keep(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model.loss(some_ids(2, 40), some_ids(2, 40))
+        loss.backward()
+        results.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
+        kept.append(sum(sizes))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert kept[1] < 0.6 * kept[0]

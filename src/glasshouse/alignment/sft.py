@@ -59,7 +59,9 @@ class SFTConfig(TrainingConfig):
     @classmethod
     def _default_budget(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and data.get("tokens") is None and data.get("epochs") is None:
-            return {**data, "epochs": EPOCHS}
+            data = {**data, "epochs": EPOCHS}
+        if isinstance(data, Mapping) and data.get("quantize") is not None:
+            data = {"recompute": True, **data}  # who saves on weights wants memory before speed
         return data
 
 

@@ -33,7 +33,7 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 def _forward(
-    hidden: Tensor, weight: Tensor, targets: Tensor, grads: tuple[Tensor, Tensor] | None = None
+    hidden: Tensor, weight: Tensor, targets: Tensor, grads: tuple[Tensor, Tensor | None] | None = None
 ) -> Tensor:
     """The loss; with `grads` also its gradients by hidden and weight, written and added into them."""
     total = torch.zeros((), device=hidden.device)
@@ -44,7 +44,8 @@ def _forward(
         total += losses.sum()
         if grads is not None:
             torch.mm(slope, weight, out=grads[0][rows])
-            grads[1].add_(slope.T @ hidden[rows])
+            if grads[1] is not None:  # a frozen head
+                grads[1].add_(slope.T @ hidden[rows])
     return total
 
 
@@ -66,12 +67,12 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         by_hidden = torch.empty_like(hidden)
-        by_weight = torch.zeros_like(weight, dtype=torch.float32)
+        by_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         total = _forward(hidden, weight.to(hidden.dtype), targets, (by_hidden, by_weight))
-        ctx.save_for_backward(by_hidden, by_weight.to(weight.dtype))
+        ctx.save_for_backward(by_hidden, None if by_weight is None else by_weight.to(weight.dtype))
         return total
 
     @staticmethod
     def backward(ctx, scale: Tensor):  # type: ignore[override]
         by_hidden, by_weight = ctx.saved_tensors
-        return by_hidden * scale.to(by_hidden.dtype), by_weight * scale, None
+        return by_hidden * scale.to(by_hidden.dtype), None if by_weight is None else by_weight * scale, None

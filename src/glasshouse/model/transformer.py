@@ -66,17 +66,36 @@ class Decoder(nn.Module):
         return getattr(self, "sinusoids", None)
 
 
+def _recomputed(
+    block: nn.Module, x: Tensor, turn: Turn | None, sight: Sight, routing: list[Tensor] | None
+) -> Tensor:
+    """The block's output, of which the backward pass keeps nothing but x."""
+    from torch.utils.checkpoint import checkpoint
+
+    def run(x: Tensor) -> tuple[Tensor, ...]:
+        routed: list[Tensor] = []
+        return block(x, turn, sight, None, None if routing is None else routed), *routed
+
+    x, *routed = checkpoint(run, x, use_reentrant=False)
+    if routing is not None:
+        routing += routed
+    return x
+
+
 class Transformer(nn.Module):
     """A decoder-only transformer. `compute_dtype` is the dtype of activations and matrix products.
 
     Weights may be kept in float32 (master weights) while `compute_dtype` is bfloat16. Logits come in
-    `compute_dtype`; losses are float32.
+    `compute_dtype`; losses are float32. With `recompute` a training step keeps each block's input only and
+    computes the block again in the backward pass (arXiv:1604.06174): a third more work, a fraction of the
+    memory, the same bits.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = torch.float32
+        self.recompute = False
         self.model = Decoder(config)
         self.rope = Rope(config) if config.family.rotary else None
         if not config.tie_word_embeddings:
@@ -139,7 +158,10 @@ class Transformer(nn.Module):
         turn = self._turn(ids, positions, cache, plain)
         x = self._embed(ids, positions)
         for block, window in zip(self.model.layers, windows, strict=True):
-            x = block(x, turn, sights[window], cache, routing)
+            if self.recompute and torch.is_grad_enabled():
+                x = _recomputed(block, x, turn, sights[window], routing)
+            else:
+                x = block(x, turn, sights[window], cache, routing)
         if cache is not None:
             cache.advance(seq)
         return self.model.norm(x)

@@ -16,6 +16,9 @@ class TrainingConfig(Config):
     epochs: float | None = Field(None, gt=0)  # or in passes over the data
     batch_tokens: int = Field(8192, gt=0)  # row positions a step
     sequence_length: int = Field(256, gt=1)
+    recompute: bool = (
+        False  # keep only each block's input for the backward pass: less memory, a third more work
+    )
     micro_batch_rows: int | None = Field(None, gt=0)  # rows a forward pass; None: the whole batch at once
     muon_lr: float = Field(0.02, gt=0)  # matrices of the blocks
     embed_lr: float = Field(0.02, gt=0)

@@ -132,7 +132,7 @@ class _Run:
         self.model, self.objective, self.config = model, objective, config
         self.environment = environment
         model.to(environment.device)
-        model.compute_dtype = environment.torch_dtype
+        model.compute_dtype, model.recompute = environment.torch_dtype, config.recompute
         for parameter in model.parameters():
             if not parameter.requires_grad:  # never stepped, so it needs no more digits than products use
                 parameter.data = parameter.data.to(environment.torch_dtype)
