@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
@@ -134,6 +137,32 @@ def test_weights_in_several_files(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match="missing"):
         load(tmp_path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_damaged_folders_of_any_family(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Any setting replaced by any JSON value, any byte of a file by another: a model, or a ModelError."""
+    folder = tmp_path_factory.mktemp("fuzz") / "model"
+    save(random_model(data.draw(st.sampled_from(sorted(SHAPES)))), None, folder)
+    if data.draw(st.booleans()):
+        config = json.loads((folder / "config.json").read_text())
+        keys = [*config, "rope_scaling", "layer_types", "sliding_window", "n_inner", "quantization_config"]
+        scalars = st.none() | st.booleans() | st.integers(-3, 70) | st.floats(-1, 9) | st.text(max_size=5)
+        values = (
+            scalars
+            | st.lists(scalars, max_size=3)
+            | st.dictionaries(st.text(max_size=5), scalars, max_size=2)
+        )
+        config[data.draw(st.sampled_from(keys))] = data.draw(values)
+        (folder / "config.json").write_text(json.dumps(config))
+    else:
+        path = folder / data.draw(st.sampled_from(["model.safetensors", "config.json"]))
+        raw = bytearray(path.read_bytes())
+        raw[data.draw(st.integers(0, min(len(raw), 4000) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(raw)
+    with contextlib.suppress(ModelError):
+        load(folder)
 
 
 def test_old_gpt2_folders(tmp_path: Path) -> None:

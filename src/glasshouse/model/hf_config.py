@@ -35,7 +35,7 @@ def read_config(folder: str | Path) -> ModelConfig:
     if not isinstance(found, dict):
         raise ModelError("config.json is not a mapping", where=path, fix="download or save the folder again")
     kind = found.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise ModelError(
             f"model_type {kind!r} is not supported", where=path, fix=f"use one of: {', '.join(FAMILIES)}"
         )
