@@ -46,11 +46,9 @@ def test_ranges_are_the_old_window_and_doublings():
 def test_within_the_window_every_token_sees_all_before_it(model):
     """A row per part, a ratio of sums over the pieces; a part that no piece reaches is None."""
     pieces = [piece(model, text) for text in ("abcdefghi", "zyx wvu tsr q")]
-    found = bits_per_byte_by_position(model, pieces, [(0, 4), (4, 12), (12, 16), (16, 32)])
-    for (first, end), estimate in zip([(0, 4), (4, 12)], found, strict=False):
-        total = [
-            bits(model, p[: t + 1], p[t + 1]) for p in pieces for t in range(first, min(end, len(p) - 1))
-        ]
+    found = bits_per_byte_by_position(model, pieces, [(0, 4), (4, 10), (10, 16), (16, 32)])
+    for (first, end), estimate in zip([(0, 4), (4, 10)], found, strict=False):
+        total = [bits(model, p[:t], p[t]) for p in pieces for t in range(max(first, 1), min(end, len(p)))]
         assert estimate.value == pytest.approx(sum(total) / len(total), rel=1e-4)  # a byte a token
         assert estimate.n == 2
     assert found[2].n == 1
@@ -58,11 +56,20 @@ def test_within_the_window_every_token_sees_all_before_it(model):
 
 
 def test_beyond_the_window_a_token_sees_at_least_half_a_window(model):
-    """The model moves on by half windows: target p of the second window sees 8 tokens before the cut."""
+    """The model moves on by half windows: the token at 16 sees the 8 before it, the one at 23 sees 15."""
     text = piece(model, "the quick brown fox jumps over the dog")
-    (found,) = bits_per_byte_by_position(model, [text], [(15, 23)])
-    total = [bits(model, text[8 : t + 1], t_next) for t, t_next in enumerate(text[1:]) if 15 <= t < 23]
+    (found,) = bits_per_byte_by_position(model, [text], [(16, 24)])
+    total = [bits(model, text[8:t], text[t]) for t in range(16, 24)]
     assert found.value == pytest.approx(sum(total) / 8, rel=1e-4)
+
+
+def test_a_model_may_be_told_to_read_less(model):
+    """A window of 4 moves on by 2: the same as for a model that has no more."""
+    text = piece(model, "quick fox")
+    (found,) = bits_per_byte_by_position(model, [text], [(0, 6)], window=4)
+    seen = [text[:1], text[:2], text[:3], text[2:4], text[2:5]]
+    total = [bits(model, context, text[t + 1]) for t, context in enumerate(seen)]
+    assert found.value == pytest.approx(sum(total) / 5, rel=1e-4)
 
 
 def test_special_tokens_stand_for_no_bytes(model):

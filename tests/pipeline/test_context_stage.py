@@ -9,6 +9,7 @@ import glasshouse
 from glasshouse.core.errors import ConfigError, InterruptedRunError
 from glasshouse.data import Shards, ShardWriter
 from glasshouse.model import ModelConfig, initialise, save
+from glasshouse.pipeline.compare import compare_runs
 from glasshouse.pipeline.plan import plan
 from glasshouse.pipeline.recipe import load_recipe
 from glasshouse.pipeline.run_folder import RunFolder
@@ -52,9 +53,13 @@ def texts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(texts, tmp_path_factory):
-    """own-text with a context stage; read it, do not write in it."""
+    """own-text with a context stage and one after it; read it, do not write in it."""
     out = tmp_path_factory.mktemp("runs") / "a"
-    return glasshouse.run("own-text", data=[str(texts)], out=out, overrides={**SMALL, **LONGER})
+    chat = {"messages": [{"role": "user", "content": "sat"}, {"role": "assistant", "content": "a mat " * 9}]}
+    (texts.parent / "chats.jsonl").write_text(2 * (json.dumps(chat) + "\n"))
+    tune = {"sft.data": [str(texts.parent / "chats.jsonl")], "sft.epochs": 1, "report.curves": False}
+    tune |= {"sft.sequence_length": 80, "sft.batch_tokens": 80}
+    return glasshouse.run("own-text", data=[str(texts)], out=out, overrides={**SMALL, **LONGER, **tune})
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +85,7 @@ def test_the_stage_leaves_a_model_with_the_longer_window(run):
     assert config["rope_scaling"]["rope_type"] == "yarn"
     assert config["rope_scaling"]["factor"] == 2.5
     assert config["rope_scaling"]["original_max_position_embeddings"] == 32
-    assert (run.model().context, run.model("pretrain").context) == (80, 32)
+    assert (run.model("context").context, run.model("pretrain").context) == (80, 32)
     record = run.stages["context"]
     assert record.inputs.keys() == {"pretrain", "corpus", "tokenizer"}
     assert record.results["steps"] == 10  # of 1600 tokens, two rows of 80 a step
@@ -95,8 +100,10 @@ def test_the_measure_by_position_is_in_the_report(run):
     assert found["pieces"] > 1
     assert [(row["from"], row["to"]) for row in found["bits_per_byte"]] == [(0, 32), (32, 64), (64, 80)]
     for row in found["bits_per_byte"]:
-        assert row.keys() == {"from", "to", "before", "stretched", "after"}
+        assert row.keys() == {"from", "to", "before", "stretched", "after_in_old_windows", "after"}
         assert row["after"].keys() == {"value", "low", "high", "n"}
+    first = found["bits_per_byte"][0]
+    assert first["after_in_old_windows"]["value"] == pytest.approx(first["after"]["value"], rel=1e-5)
     report = (run.path / "report.html").read_text()
     assert "The longer window" in report
     assert "64 to 80" in report
@@ -104,8 +111,12 @@ def test_the_measure_by_position_is_in_the_report(run):
 
 
 def test_evaluation_comes_after_it_like_after_any_stage(run):
+    """And fine-tuning goes on from it: rows of the new length fit, the model keeps its window."""
     assert "evaluation/context" in run.stages
     assert (run.path / "evaluation" / "context.json").is_file()
+    assert list(run.stages["sft"].inputs) == ["context"]
+    assert run.model().context == 80
+    assert run.model().generate("the cat", max_new_tokens=60) is not None
 
 
 def test_a_stage_of_the_same_settings_is_reused_and_another_window_is_not(run, texts):
@@ -114,6 +125,9 @@ def test_a_stage_of_the_same_settings_is_reused_and_another_window_is_not(run, t
     reused = {name for name, record in other.stages.items() if record.reused_from}
     assert "pretrain" in reused
     assert not reused & {"context", "evaluation/context"}
+    compared = compare_runs(run.path, other.path)
+    assert "context.scaling" in {setting.key for setting in compared.settings}
+    assert "context" in {row.model for row in compared.probes}
 
 
 def test_interrupted_it_ends_with_the_same_bits(run, texts, tmp_path, monkeypatch):
@@ -196,8 +210,8 @@ def test_pieces_are_long_documents_cut_at_the_new_window(tmp_path):
             writer.add(list(range(1, length + 1)), source="")
     shards = Shards(tmp_path / "shards")
     pieces = long_pieces(shards, 5, 10, 10_000)
-    assert pieces == [[0, *range(1, 10)], [0, *range(1, 10)], list(range(10, 20))]
-    assert len(long_pieces(shards, 5, 10, 12)) == 2
+    assert pieces == [[0, *range(1, 10)], [0, *range(1, 10)], list(range(10, 20)), list(range(20, 26))]
+    assert len(long_pieces(shards, 5, 10, 18)) == 2
 
 
 def fails(**changes) -> str:

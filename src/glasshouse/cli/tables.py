@@ -54,10 +54,10 @@ def show_run(path: Path) -> None:
             table.add_row(probe, *values)
         _print(table)
     if summary.windows.get("bits_per_byte"):
-        names = list(WINDOW_MODELS)
-        table = _table("bits per byte by position", *names, numbers=set(names))
+        models = [model.replace("_", " ") for model in WINDOW_MODELS]
+        table = _table("bits per byte by position", *models, numbers=set(models))
         for row in summary.windows["bits_per_byte"]:
-            values = [show_value(row.get(name)) for name in names]
+            values = [show_value(row.get(model)) for model in WINDOW_MODELS]
             table.add_row(f"{row['from']:,} to {row['to']:,}", *values)
         _print(table)
     seconds = [record.duration_seconds or 0.0 for record in summary.records.values()]

@@ -28,29 +28,34 @@ def ranges(old: int, new: int) -> list[tuple[int, int]]:
 
 
 def bits_per_byte_by_position(
-    model: LanguageModel, pieces: Sequence[Sequence[int]], parts: Sequence[tuple[int, int]]
+    model: LanguageModel,
+    pieces: Sequence[Sequence[int]],
+    parts: Sequence[tuple[int, int]],
+    window: int | None = None,
 ) -> list[Estimate | None]:
-    """For each part (first, end) of the targets' positions: bits over bytes; None where no piece reaches.
+    """For each part (first, end) of the positions in a piece: bits over bytes; None where no piece reaches.
 
-    `pieces` are token ids; the first of each is only read, the target at position p is piece[p + 1].
+    `pieces` are token ids; the first of each, at position 0, is only read.
     A model whose window is shorter than a piece moves on by half windows, so that every later token is
-    read after at least half of one: the same tokens are scored for every model.
+    read after at least half of one: the same tokens are scored for every model. `window`: read no more
+    than so many tokens at once, although the model could.
     """
+    window = min(window or model.context, model.context)
     bits: list[list[float]] = [[] for _ in parts]
     sizes: list[list[int]] = [[] for _ in parts]
     for piece in pieces:
-        losses = _losses(model, piece)  # (targets,) bits
+        losses = _losses(model, piece, window)  # (targets,) bits
         lengths = _bytes(model, piece[1:])
         for part, (first, end) in enumerate(parts):
-            if len(losses) > first:
-                bits[part].append(float(losses[first:end].sum()))
-                sizes[part].append(int(lengths[first:end].sum()))
+            here = slice(max(first - 1, 0), end - 1)  # the first loss is that of position 1
+            if len(losses[here]):
+                bits[part].append(float(losses[here].sum()))
+                sizes[part].append(int(lengths[here].sum()))
     return [ratio(b, s) if sum(s) else None for b, s in zip(bits, sizes, strict=True)]
 
 
-def _losses(model: LanguageModel, piece: Sequence[int]) -> np.ndarray:
+def _losses(model: LanguageModel, piece: Sequence[int], window: int) -> np.ndarray:
     """Bits of piece[1:], one text at a time: dynamic RoPE's angles depend on what stands beside it."""
-    window = model.context
     half = max(1, window // 2)
     found = []
     done = 1

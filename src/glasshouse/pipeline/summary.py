@@ -17,8 +17,8 @@ from glasshouse.pipeline.run_folder import RunFolder
 
 RECIPE = "recipe.yaml"
 MODEL_ORDER = ("init", "base", *MODEL_STAGES)
-WINDOW_MODELS = ("before", "stretched", "after")
-"""What a context stage scores by position: the model before, the same stretched but untrained, the new."""
+WINDOW_MODELS = ("before", "stretched", "after_in_old_windows", "after")
+"""What a context stage scores by position; see its `measure`."""
 BASELINES = ("nearest_neighbour", "n_gram")
 
 Probes = dict[str, dict[str, Any]]

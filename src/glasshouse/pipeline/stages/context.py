@@ -116,14 +116,17 @@ def context(
     windows = {"old": old, "new": config.max_position_embeddings}
     found = measure(config, before, out / "model", shards_at, old)
     write_json(out / WINDOWS, {**windows, **found})
-    if not found["long_documents"]:
+    if config.tokens != 0 and not found["long_documents"]:
         say(f"notice: no document is longer than the old window of {old} tokens: nothing taught the new one")
     return {**summary, **windows}
 
 
 def measure(config: ContextStage, before: Path, after: Path, shards_at: Path, old: int) -> dict[str, Any]:
     """How long the documents are, and bits per byte by position: of the model before, of the same one
-    stretched but not trained, and of the one trained."""
+    stretched but not trained, of the one trained, and of that one when it reads in old windows only.
+
+    The last tells what the longer window is worth from what the training alone was worth.
+    """
     from glasshouse.data import Shards
     from glasshouse.evaluation.windows import bits_per_byte_by_position, ranges
     from glasshouse.inference import LanguageModel
@@ -140,6 +143,8 @@ def measure(config: ContextStage, before: Path, after: Path, shards_at: Path, ol
             stretched = LanguageModel(_extended(model.model, config), model.tokenizer)
             scored["stretched"] = bits_per_byte_by_position(stretched, pieces, parts)
         trained = LanguageModel.load(after, device=config.device)
+        if config.tokens != 0:
+            scored["after_in_old_windows"] = bits_per_byte_by_position(trained, pieces, parts, old)
         scored["after"] = bits_per_byte_by_position(trained, pieces, parts)
     rows = [
         {"from": first, "to": end}
@@ -165,7 +170,7 @@ def long_pieces(shards: Shards, old: int, new: int, limit: int) -> list[list[int
     for first, end in zip(shards.offsets[:-1].tolist(), shards.offsets[1:].tolist(), strict=True):
         for start in range(first, end, new):
             stop = min(start + new, end)
-            if stop - start > old + 1:
+            if stop - start > old:
                 found.append((start, stop))
     step = max(1, round(sum(stop - start for start, stop in found) / limit))
     return [shards.tokens[start:stop].tolist() for start, stop in found[::step]]
