@@ -91,6 +91,17 @@ def test_own_text_from_files_to_a_model_that_is_checked_compared_and_fine_tuned(
     before = (tmp_path / "runs/one/pretrain/model/tokenizer.json").read_bytes()
     assert (tmp_path / "runs/on/pretrain/model/tokenizer.json").read_bytes() == before
 
+    (tmp_path / "long.txt").write_text("".join(f"the cat saw {i} birds and sat. " for i in range(999)))
+    longer = ["--data", "long.txt", "--out", "runs/long", "--set=max_position_embeddings=128"]
+    long = glasshouse("train", "context", "--model", "runs/one", *longer, "--set=tokens=512")
+    assert long.code == 0, long.err
+    assert "window 64 to 128 tokens" in long.err
+    assert "bits per byte by position" in long.out
+    assert "64 to 128" in long.out
+    assert "runs/long/context/model" in long.out
+    assert "glasshouse train sft --model runs/long" in long.out
+    assert glasshouse("verify", "runs/long").code == 0
+
     (tmp_path / "runs/one/pretrain/metrics.jsonl").write_text("")
     bad = glasshouse("verify", "runs/one")
     assert bad.code == 1

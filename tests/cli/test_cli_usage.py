@@ -87,6 +87,8 @@ def test_the_example_of_every_verb_parses(path):
         (["eval", "hf://org/name"], ["hf://org/name"]),
         (["eval"], ["glasshouse run pocket"]),
         (["train", "sft", "--data", "x.jsonl", "--out", "o"], ["--model"]),
+        (["train", "context", "--data", "x.txt", "--out", "o"], ["--model"]),
+        (["train", "context", "--model", "nowhere", "--data", "x.txt", "--out", "o"], ["nowhere"]),
         (["run", "pocket", "--nonsense"], ["--nonsense"]),
     ],
 )
@@ -138,6 +140,36 @@ def test_bad_conversations_are_one_line_and_the_model_stays(glasshouse, tmp_path
     result = glasshouse("train", "sft", "--model", tiny_model, "--data", "chats.jsonl", "--out", "out")
     assert "chats.jsonl" in line(result, 1)
     assert "row 1" in result.err
+
+
+WINDOW = "--set=max_position_embeddings="
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "named"),
+    [
+        ([], 2, ["context.max_position_embeddings"]),
+        ([WINDOW + "512"], 2, ["512", "not longer"]),
+        ([WINDOW + "600", "--set=sequence_length=700"], 2, ["sequence_length (700)", "600"]),
+        ([WINDOW + "600", "--set=scalling=yarn"], 2, ["context.scalling", "context.scaling"]),
+        ([WINDOW + "600", "--data", "absent.txt"], 1, ["absent.txt"]),
+    ],
+)
+def test_a_window_that_cannot_be_is_one_line(glasshouse, tmp_path, tiny_model, settings, code, named):
+    """Before anything is done: no run folder is begun."""
+    (tmp_path / "text.txt").write_text("some words " * 500)
+    result = glasshouse(
+        "train", "context", "--model", tiny_model, "--data", "text.txt", "--out", "out", *settings
+    )
+    shown = line(result, code)
+    for part in named:
+        assert part in shown
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_longer_window_needs_text(glasshouse, tiny_model):
+    result = glasshouse("train", "context", "--model", tiny_model, "--out", "out", WINDOW + "600")
+    assert "--data" in line(result, 2)
 
 
 def python(code: str, more: str = "") -> subprocess.CompletedProcess:

@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from glasshouse.pipeline.summary import Summary, probe_names, show_duration, show_value
+from glasshouse.pipeline.models import MODEL_STAGES
+from glasshouse.pipeline.summary import WINDOW_MODELS, Summary, probe_names, show_duration, show_value
 
 if TYPE_CHECKING:
     from glasshouse.pipeline.compare import Comparison
@@ -52,15 +53,22 @@ def show_run(path: Path) -> None:
             values = [show_value(summary.probes[model].get(probe)) for model in summary.models]
             table.add_row(probe, *values)
         _print(table)
+    if summary.windows.get("bits_per_byte"):
+        models = [model.replace("_", " ") for model in WINDOW_MODELS]
+        table = _table("bits per byte by position", *models, numbers=set(models))
+        for row in summary.windows["bits_per_byte"]:
+            values = [show_value(row.get(model)) for model in WINDOW_MODELS]
+            table.add_row(f"{row['from']:,} to {row['to']:,}", *values)
+        _print(table)
     seconds = [record.duration_seconds or 0.0 for record in summary.records.values()]
     typer.echo(f"time    {show_duration(sum(seconds))}")
     if (path / "report.html").is_file():
         typer.echo(f"report  {path / 'report.html'}")
-    trained = [name for name in summary.metrics if (path / name / "model").is_dir()]
+    trained = [name for name in MODEL_STAGES if (path / name / "model").is_dir()]
     if trained:
         typer.echo(f"model   {path / trained[-1] / 'model'}")
         typer.echo(f"chat    glasshouse chat {path}")
-        if trained[-1] == "pretrain":
+        if trained[-1] in ("pretrain", "context"):
             typer.echo(f"next    glasshouse train sft --model {path} --data chats.jsonl --out {path}-chat")
 
 

@@ -74,3 +74,24 @@ def pretrain(
     from glasshouse.pipeline.train import train_pretrain
 
     tables.show_run(train_pretrain(all_data(data, more), out, model, settings or (), device).path)
+
+
+@app.command(
+    epilog="\b\nExample:\n"
+    "  glasshouse train context --model runs/books --data books/ --out runs/long"
+    " --set max_position_embeddings=2048"
+)
+def context(
+    model: Annotated[
+        str, typer.Option("--model", metavar="MODEL", help="Run or model folder whose window to extend.")
+    ],
+    data: Files,
+    out: Out,
+    settings: Keys = None,
+    device: Device = None,
+    more: MoreData = None,
+) -> None:
+    """Give a model a longer window, --set max_position_embeddings=N, and train it on long texts."""
+    from glasshouse.pipeline.train import train_context
+
+    tables.show_run(train_context(model, all_data(data, more), out, settings or (), device).path)

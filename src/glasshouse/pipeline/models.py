@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 
-MODEL_STAGES = ("pretrain", "sft")
+MODEL_STAGES = ("pretrain", "context", "sft")
 """Stages that leave a model, in their order. To come after sft: reward, ppo / dpo / grpo, constitution,
 calibrate."""
 

@@ -11,6 +11,7 @@ from glasshouse.core.config import nearest
 from glasshouse.core.errors import DataError, UsageError
 from glasshouse.core.seeds import derive
 from glasshouse.core.storage import hash_file, hash_folder
+from glasshouse.model import read_config
 from glasshouse.pipeline.models import MODEL_STAGES, resolve_model
 from glasshouse.pipeline.recipe import STAGES, Recipe, section_settings
 from glasshouse.pipeline.record import stage_key
@@ -51,6 +52,8 @@ def plan(recipe: Recipe) -> list[Step]:
     if recipe.world is not None:
         land["world"] = recipe.world.model_dump(mode="json", exclude=set(CONVERSATION_FIELDS))
     base = _hashes([str(resolve_model(recipe.base))]) if recipe.base is not None else {}
+    if recipe.context is not None:
+        recipe.context.after(recipe.model or read_config(resolve_model(recipe.base)))
     if recipe.corpus is not None:
         config = recipe.corpus.model_dump(mode="json", exclude={"data"})
         add("corpus", "corpus", {**config, **land}, [], user_files=_hashes(recipe.corpus.data))
@@ -76,6 +79,8 @@ def plan(recipe: Recipe) -> list[Step]:
         inputs, user_files = [model_steps[i - 1]] if i else [], {} if i else base
         if stage == "pretrain":
             config, inputs = {"model": start.get("model"), **config}, ["corpus", "tokenizer"]
+        if stage == "context":
+            inputs += ["corpus", "tokenizer"]
         if stage == "sft":
             config.pop("data")
             config.update(world if not section.data else {})

@@ -24,6 +24,7 @@ from glasshouse.core.config import Config, apply_overrides, load_yaml, nearest
 from glasshouse.core.errors import ConfigError
 from glasshouse.model import ModelConfig
 from glasshouse.pipeline.models import MODEL_STAGES
+from glasshouse.pipeline.stages.context import ContextStage
 from glasshouse.pipeline.stages.corpus import CorpusConfig
 from glasshouse.pipeline.stages.evaluate import EvaluateConfig
 from glasshouse.pipeline.stages.pretrain import PretrainStage
@@ -48,6 +49,7 @@ class Recipe(Config):
     tokenizer: TokenizerConfig | None = None
     model: ModelConfig | None = None
     pretrain: PretrainStage | None = None
+    context: ContextStage | None = None
     sft: SFTStage | None = None
     evaluate: EvaluateConfig | None = None
     report: ReportConfig | None = None
@@ -77,8 +79,9 @@ class Recipe(Config):
             raise ConfigError("there is no text to read", fix="name your files or folders with --data PATH")
         if self.base is None:
             needs = {"tokenizer": "corpus", "model": "tokenizer", "pretrain": "model", "sft": "pretrain"}
+            needs["context"] = "pretrain"
         else:
-            needs = {"pretrain": "corpus"}
+            needs = {"pretrain": "corpus", "context": "corpus"}
             if self.tokenizer is not None or self.model is not None:
                 raise ConfigError(
                     "the base model brings its own tokenizer and shape",
@@ -100,11 +103,14 @@ class Recipe(Config):
     def _rows_fit_the_context(self) -> None:
         for name, stage in (("pretrain", self.pretrain), ("sft", self.sft)):
             context = self.model.max_position_embeddings if self.model is not None else None
+            key = "model.max_position_embeddings"
+            if name == "sft" and self.context is not None and self.context.scaling != "dynamic":
+                context, key = self.context.max_position_embeddings, "context.max_position_embeddings"
             if stage is not None and context is not None and stage.sequence_length > context:
                 raise ConfigError(
                     f"{name}.sequence_length ({stage.sequence_length}) is longer than the model's context "
                     f"({context})",
-                    fix=f"set model.max_position_embeddings={stage.sequence_length}",
+                    fix=f"set {key}={stage.sequence_length}",
                 )
 
     @property

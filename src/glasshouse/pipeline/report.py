@@ -14,6 +14,7 @@ from glasshouse.pipeline.record import Record
 from glasshouse.pipeline.summary import (
     BASELINES,
     RECIPE,
+    WINDOW_MODELS,
     Summary,
     probe_names,
     show_count,
@@ -45,6 +46,7 @@ def write_report(run: str | Path, *, curves: bool = True) -> Path:
         machine=next((r.machine for r in reversed(summary.records.values()) if r.machine), {}),
         recipe=(summary.path / RECIPE).read_text(encoding="utf-8"),
         baselines=BASELINES,
+        window_models=WINDOW_MODELS,
         lower_is_better=LOWER_IS_BETTER,
     )
     path = summary.path / FILE

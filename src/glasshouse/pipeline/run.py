@@ -198,6 +198,8 @@ def _news(results: dict[str, Any]) -> str:
         parts.append(f"{results['vocab_size']:,} tokens in the vocabulary")
     if "conversations" in results:
         parts.append(f"{results['conversations']:,} conversations")
+    if "new" in results:
+        parts.append(f"window {results['old']:,} to {results['new']:,} tokens")
     if "steps" in results:
         parts.append(f"{results['steps']:,} steps")
         loss = results["last"].get("val_loss", results["last"].get("loss"))

@@ -17,6 +17,8 @@ from glasshouse.pipeline.run_folder import RunFolder
 
 RECIPE = "recipe.yaml"
 MODEL_ORDER = ("init", "base", *MODEL_STAGES)
+WINDOW_MODELS = ("before", "stretched", "after_in_old_windows", "after")
+"""What a context stage scores by position; see its `measure`."""
 BASELINES = ("nearest_neighbour", "n_gram")
 
 Probes = dict[str, dict[str, Any]]
@@ -83,6 +85,12 @@ class Summary:
     def statistics(self) -> dict[str, Any]:
         """Of the corpus: {"train": {"documents", "bytes", "words", "sources"}, "validation": ...}."""
         path = self.path / "corpus" / "statistics.json"
+        return read_json(path) if path.is_file() else {}
+
+    @cached_property
+    def windows(self) -> dict[str, Any]:
+        """Of a context stage: both windows, and bits per byte by position; see its `measure`."""
+        path = self.path / "context" / "windows.json"
         return read_json(path) if path.is_file() else {}
 
     def cost(self, record: Record) -> float | None:

@@ -41,3 +41,17 @@ def train_pretrain(
     if model is not None:
         changes += [f"base={resolve_model(model)}", "tokenizer=null", "model=null"]
     return run_recipe(load_recipe("own-text", data=data, overrides=changes, device=device), out=out)
+
+
+def train_context(
+    model: str,
+    data: Iterable[str],
+    out: str | Path,
+    settings: Iterable[str] = (),
+    device: str | None = None,
+) -> Run:
+    """Extend MODEL's window on files of long texts; `settings` are those of ContextStage."""
+    changes = ["context={}", *(f"context.{setting}" for setting in settings)]
+    changes += ["name=context", "evaluate=null", "report=null"]
+    changes += [f"base={resolve_model(model)}", "tokenizer=null", "model=null", "pretrain=null"]
+    return run_recipe(load_recipe("own-text", data=data, overrides=changes, device=device), out=out)

@@ -53,6 +53,8 @@ class Work:
                 return self._tokenizer(out)
             case "pretrain":
                 return self._pretrain(out)
+            case "context":
+                return self._context(step, out)
             case "sft":
                 return self._sft(step, out)
         raise AssertionError(f"no stage {step.name}")
@@ -74,6 +76,14 @@ class Work:
 
         config = self._here(self.recipe.pretrain, "pretrain")
         return pretrain(config, self._start(), self.tokenizer, self.folder.stage("corpus"), out)
+
+    def _context(self, step: Step, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.context import context
+
+        config = self._here(self.recipe.context, "context")
+        encoded = out if self.recipe.pretrain is None else self.folder.stage("pretrain")
+        before, corpus = self._model_before(step), self.folder.stage("corpus")
+        return context(config, before, self.tokenizer, corpus, out, encoded / "shards")
 
     def _sft(self, step: Step, out: Path) -> dict[str, Any]:
         from glasshouse.pipeline.stages.sft import sft

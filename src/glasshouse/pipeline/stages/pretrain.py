@@ -36,16 +36,26 @@ class PretrainStage(TrainingConfig):
 
 
 def pretrain(
-    config: PretrainStage, start: Transformer, tokenizer: Tokenizer, corpus: Path, out: Path
+    config: PretrainStage,
+    start: Transformer,
+    tokenizer: Tokenizer,
+    corpus: Path,
+    out: Path,
+    *,
+    shards_at: Path | None = None,
+    title: str = "pretrain",
 ) -> dict[str, Any]:
-    """Train `start` on the corpus folder's training part; returns the training loop's summary."""
+    """Train `start` on the corpus folder's training part; returns the training loop's summary.
+
+    `shards_at`: where the token ids stand, or shall stand, if not in out/shards.
+    """
     from glasshouse.data import PackedBatches, Shards
     from glasshouse.model import save
     from glasshouse.training import NextToken, train, validation_loss
 
     for part, name in (("train", TRAIN), ("validation", VALIDATION)):
-        write_shards(corpus / name, part, tokenizer, out / "shards" / part)
-    shards, held_out = Shards(out / "shards" / "train"), Shards(out / "shards" / "validation")
+        write_shards(corpus / name, part, tokenizer, (shards_at or out / "shards") / part)
+    shards, held_out = (Shards((shards_at or out / "shards") / part) for part in ("train", "validation"))
     batches = PackedBatches(shards, config.sequence_length, config.rows_per_batch, config.seed)
     window = min(config.sequence_length, int(held_out.offsets[-1]))
 
@@ -57,7 +67,7 @@ def pretrain(
         NextToken(batches),
         config,
         out,
-        title="pretrain",
+        title=title,
         evaluate=evaluate,
         save_model=lambda model, folder: save(model, tokenizer, folder),
     )
