@@ -1,0 +1,54 @@
+"""Which tokens of a conversation the assistant wrote, also where its chat template does not say so.
+
+Templates may mark what the assistant wrote with `{% generation %}`; ours does, those of most published
+models do not. There a turn begins where the prompt that asks for it ends, and goes up to the token that
+ends a turn, as generation would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from glasshouse.core.errors import DataError
+from glasshouse.tokenizer import ChatTokens, Tokenizer
+
+Messages = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]] | None
+
+
+def encode_chat(tokenizer: Tokenizer, messages: Messages, tools: Tools = None) -> ChatTokens:
+    """The conversation with a mask on the assistant's tokens; see `Tokenizer.encode_chat`."""
+    encoded = tokenizer.encode_chat(messages, tools=tools)
+    if any(encoded.assistant_mask):
+        return encoded
+    return ChatTokens(encoded.ids, _mask(tokenizer, messages, tools, encoded.ids))
+
+
+def _mask(tokenizer: Tokenizer, messages: Messages, tools: Tools, ids: list[int]) -> list[bool]:
+    """True on each assistant turn whose place can be told: the turn of a reply and the token that ends it."""
+    mask = [False] * len(ids)
+    ends = {tokenizer.end_of_turn_id, tokenizer.eos_id}
+    for place, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        start = _prefix(tokenizer, messages[:place], tools, ids, asking=True)
+        if start is None:
+            continue
+        end = next((i + 1 for i in range(start, len(ids)) if ids[i] in ends), None)
+        through = _prefix(tokenizer, messages[: place + 1], tools, ids, asking=False)
+        # A template that ends no turn by a token: the turn goes as far as its own text.
+        end = min(at for at in (end, through, len(ids)) if at is not None)
+        mask[start:end] = [True] * (end - start)
+    return mask
+
+
+def _prefix(
+    tokenizer: Tokenizer, messages: Messages, tools: Tools, ids: list[int], *, asking: bool
+) -> int | None:
+    """How many of `ids` the messages alone come to; None where the template writes them differently then."""
+    try:
+        before = tokenizer.encode_chat(messages, add_generation_prompt=asking, tools=tools).ids
+    except DataError:  # no message, or roles in an order that the template refuses
+        return None
+    return len(before) if ids[: len(before)] == before else None
