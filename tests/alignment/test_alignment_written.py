@@ -46,6 +46,29 @@ def test_turns_without_a_closing_token_end_with_their_text():
     assert plain.decode(learnt) == "Hello.\nCiao.\n"
 
 
+def test_a_prompt_that_opens_a_thought_is_shared_up_to_it():
+    thinking = tokenizer_with(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    found = encode_chat(thinking, turns("Hi.", "Hello.", "Bye.", "Ciao."))
+    learnt = [i for i, written in zip(found.ids, found.assistant_mask, strict=True) if written]
+    assert thinking.decode(learnt) == "Hello.<|im_end|>Ciao.<|im_end|>"
+
+
+def test_words_that_join_with_the_prompts_end_are_learnt():
+    """Where "assistant: " and "Hello" meet, the space becomes part of the reply's first token."""
+    source = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+    template = source + "{% if add_generation_prompt %}assistant: {% endif %}"
+    trained = Tokenizer.train(["assistant: Hello. user: Hello. " * 50], 330)
+    made = Tokenizer(
+        [trained.token_bytes(i) for i in range(trained.vocab_size)], trained.special, chat_template=template
+    )
+    found = encode_chat(made, turns("Hi.", "Hello."))
+    learnt = [i for i, written in zip(found.ids, found.assistant_mask, strict=True) if written]
+    assert made.decode(learnt) == " Hello.<|im_end|>"
+
+
 def test_a_turn_that_the_template_writes_differently_later_is_left_out():
     """What cannot be told is not learnt: here every turn but the last loses its first letter."""
     shortened = tokenizer_with(

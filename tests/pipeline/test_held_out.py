@@ -103,7 +103,7 @@ def test_rows_that_cannot_be_scored_are_no_probe(model):
 
 
 def test_samples_are_whole_exchanges_that_fit(model):
-    rows = [{"text": "a page"}, chat("x" * 80, "y"), *(chat(f"{n}?", str(n)) for n in range(9))]
+    rows = [{"text": "a page"}, chat("x" * 80, "y"), *(chat(f"{n // 2}?", str(n // 2)) for n in range(18))]
     found = exchanges(model, rows, 8)
     assert [prompt["good"] for prompt in found] == ["0", "1", "2", "3"]
     assert found[0]["prompt"] == [{"role": "user", "content": "0?"}]

@@ -26,29 +26,38 @@ def encode_chat(tokenizer: Tokenizer, messages: Messages, tools: Tools = None) -
 
 
 def _mask(tokenizer: Tokenizer, messages: Messages, tools: Tools, ids: list[int]) -> list[bool]:
-    """True on each assistant turn whose place can be told: the turn of a reply and the token that ends it."""
+    """True on each assistant turn whose place can be told, and on the token that ends it."""
     mask = [False] * len(ids)
     ends = {tokenizer.end_of_turn_id, tokenizer.eos_id}
     for place, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        start = _prefix(tokenizer, messages[:place], tools, ids, asking=True)
-        if start is None:
+        before = _beginning(tokenizer, messages[:place], tools, ids)
+        if before is None:
             continue
+        # The prompt may go on where this reply does not, with an opened thought for instance.
+        asked = _beginning(tokenizer, messages[:place], tools, ids, asking=True)
+        start = max(before, asked or 0)
         end = next((i + 1 for i in range(start, len(ids)) if ids[i] in ends), None)
-        through = _prefix(tokenizer, messages[: place + 1], tools, ids, asking=False)
+        through = _beginning(tokenizer, messages[: place + 1], tools, ids)
         # A template that ends no turn by a token: the turn goes as far as its own text.
-        end = min(at for at in (end, through, len(ids)) if at is not None)
+        end = min((at for at in (end, through) if at is not None), default=start)
         mask[start:end] = [True] * (end - start)
     return mask
 
 
-def _prefix(
-    tokenizer: Tokenizer, messages: Messages, tools: Tools, ids: list[int], *, asking: bool
+def _beginning(
+    tokenizer: Tokenizer, messages: Messages, tools: Tools, ids: list[int], *, asking: bool = False
 ) -> int | None:
-    """How many of `ids` the messages alone come to; None where the template writes them differently then."""
+    """How many of `ids` these messages alone begin with; None where the template writes them otherwise then.
+
+    Their last token may differ: a text can be cut into other tokens where more follows. With `asking` it is
+    the prompt for a reply, and the part of it that the ids share.
+    """
     try:
-        before = tokenizer.encode_chat(messages, add_generation_prompt=asking, tools=tools).ids
+        alone = tokenizer.encode_chat(messages, add_generation_prompt=asking, tools=tools).ids
     except DataError:  # no message, or roles in an order that the template refuses
         return None
-    return len(before) if ids[: len(before)] == before else None
+    shared = next((i for i, (x, y) in enumerate(zip(alone, ids, strict=False)) if x != y), None)
+    shared = min(len(alone), len(ids)) if shared is None else shared
+    return shared if asking or shared >= len(alone) - 1 else None

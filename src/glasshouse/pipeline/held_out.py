@@ -141,7 +141,8 @@ def exchanges(model: LanguageModel, rows: list[Row], reply_tokens: int) -> list[
         *before, last = row.get("messages") or [{}]
         asked = bool(before) and before[-1]["role"] == "user" and last["role"] == "assistant"
         plain = all(isinstance(message.get("content"), str) for message in (*before, last))
-        if not asked or not plain or row.get("tools"):
+        again = any(before == sample["prompt"] for sample in found)
+        if not asked or not plain or again or row.get("tools"):
             continue
         ids = model.tokenizer.encode_chat(before, add_generation_prompt=True).ids
         if len(ids) + reply_tokens <= model.context:
