@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from glasshouse.alignment import SFTConfig, sft
-from glasshouse.alignment.sft import encode_conversations, encode_within
+from glasshouse.alignment.sft import encode_examples, encode_within
 from glasshouse.core.errors import ConfigError, DataError
 from glasshouse.data import IGNORE, PackedBatches, Shards, ShardWriter
 from glasshouse.model import ModelConfig, initialise, load, save
@@ -35,7 +35,7 @@ CONVERSATIONS = [
 def written(conversations, tokenizer, folder, row=ROW):
     """The conversations as a shard folder; returns what became of them."""
     with ShardWriter(folder, tokenizer.vocab_size) as writer:
-        return encode_conversations(conversations, tokenizer, writer, row)[0]
+        return encode_examples(conversations, tokenizer, writer, row)[0]
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +169,28 @@ def test_replayed_documents_count_whole_between_their_boundaries(base, tokenizer
     assert shards.document(3).tolist() == [boundary, *tokenizer.encode(texts[0]), boundary]
     assert shards.mask is not None
     assert shards.mask[shards.offsets[3] : shards.offsets[4]].tolist() == [0] + [1] * (len(texts[0]) + 1)
+
+
+def test_documents_among_conversations_count_whole(tokenizer, tmp_path):
+    """Between the boundary tokens, every token once in an epoch, pieces of a row where they are longer."""
+    texts = ["A short page.", "A long page. " * 40]
+    rows = [CONVERSATIONS[0], *({"text": text, "source": "pages"} for text in texts)]
+    counts = written(rows, tokenizer, tmp_path / "shards", 64)
+    shards = Shards(tmp_path / "shards")
+    assert (counts.conversations, counts.documents, counts.left_out) == (1, 2, 0)
+    boundary = tokenizer.bos_id
+    for place, text in enumerate(texts, 1):
+        assert shards.document(place).tolist() == [boundary, *tokenizer.encode(text), boundary]
+    batches = PackedBatches(shards, 64, 1, seed=0)
+    learnt = [batches.batch(step).targets for step in range(round(batches.steps_per_epoch))]
+    assert sum(int((targets != IGNORE).sum()) for targets in learnt) == counts.target_tokens
+    reply = sum(tokenizer.encode_chat(CONVERSATIONS[0]["messages"]).assistant_mask)
+    assert counts.target_tokens == reply + sum(len(text) + 1 for text in texts)
+
+
+def test_documents_alone_are_enough(tokenizer, tmp_path):
+    counts = written([{"text": "A page."}], tokenizer, tmp_path / "shards")
+    assert (counts.conversations, counts.documents) == (0, 1)
 
 
 def test_it_learns_to_reply(base, tmp_path):

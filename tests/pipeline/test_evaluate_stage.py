@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from glasshouse.evaluation import Estimate
 from glasshouse.pipeline.documents import DocumentWriter
+from glasshouse.pipeline.held_out import STRETCH, stretches
 from glasshouse.pipeline.stages.corpus import STATISTICS, VALIDATION
-from glasshouse.pipeline.stages.evaluate import STRETCH, as_json, held_out_texts, stretches, text_prompts
+from glasshouse.pipeline.stages.evaluate import as_json, held_out_texts, text_prompts
 
 
 @given(st.text(st.sampled_from("ab \n\u00e9"), max_size=200).map(lambda text: text * 300))

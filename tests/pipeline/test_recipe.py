@@ -4,7 +4,9 @@ import pytest
 import yaml
 
 from glasshouse.core.errors import ConfigError
+from glasshouse.model import ModelConfig, initialise, save
 from glasshouse.pipeline.recipe import load_recipe, shipped_recipes
+from glasshouse.tokenizer import Tokenizer
 
 
 def fails(*args, **kwargs) -> str:
@@ -19,7 +21,12 @@ def fails(*args, **kwargs) -> str:
 def test_shipped_recipe_resolves_and_its_resolved_form_is_the_same_recipe(name, tmp_path):
     """recipe.yaml, written into the run folder, can itself be run."""
     data = ["text.txt"] if load_yaml_section(name, "world") is None else []
-    recipe = load_recipe(name, data=data)
+    overrides = {}
+    if load_yaml_section(name, "model") is None:  # it starts from a model of the user's
+        config = ModelConfig(vocab_size=265, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
+        save(initialise(config, 0), Tokenizer.train([], 265), tmp_path / "base")
+        overrides["base"] = str(tmp_path / "base")
+    recipe = load_recipe(name, data=data, overrides=overrides)
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.to_yaml({"torch": "1.2"}))
     assert load_recipe(path) == recipe
@@ -73,6 +80,10 @@ def test_own_text_without_data_says_how_to_name_it():
 
 def test_data_for_a_recipe_with_a_world_names_the_recipe_to_take():
     assert "own-text" in fails("pocket", data=["x.txt"])
+
+
+def test_rows_of_world_conversations_are_not_held_out():
+    assert "sft.data" in fails("pocket", overrides=["sft.validation_fraction=0.1"])
 
 
 def test_stage_without_the_one_before_it_is_refused():

@@ -1,12 +1,13 @@
-"""Supervised fine-tuning on conversations (InstructGPT's first stage, arXiv:2203.02155).
+"""Supervised fine-tuning on conversations (InstructGPT's first stage, arXiv:2203.02155) and documents.
 
 Conversations are written in the tokenizer's chat template and packed into rows, each a segment of its
 own that attends to nothing outside. The loss counts what the assistant wrote, its end-of-turn token
-included, in every turn; what the user, the system and the tools say is context only. Documents of
-pre-training may be replayed among them, so that the model does not forget what it has read (the
+included, in every turn; what the user, the system and the tools say is context only. Of a document
+every token counts; one that is longer than a row is cut into pieces. Documents of pre-training may be
+replayed among them, so that the model does not forget what it has read (the
 "pretraining mix" of the same paper, section 3.5).
 
-    out/shards/                                the encoded conversations
+    out/shards/                                the encoded conversations and documents
     out/model/ state/ metrics.jsonl            what the training loop leaves
     out/adapter/                               with lora: the adapter, as PEFT keeps it; merged in model/
 """
@@ -21,6 +22,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from glasshouse.alignment.written import encode_chat
 from glasshouse.core.errors import DataError
 from glasshouse.core.progress import say
 from glasshouse.data import PackedBatches, Shards, ShardWriter
@@ -52,7 +54,9 @@ class SFTConfig(TrainingConfig):
     @model_validator(mode="after")
     def _quantized_is_frozen(self) -> Self:
         if self.quantize is not None and self.lora is None:
-            raise ValueError("a quantized model cannot be trained itself: set lora too, or quantize=null")
+            raise ValueError(
+                "a quantized model cannot be trained itself: set lora too (--lora RANK), or quantize=null"
+            )
         return self
 
     @model_validator(mode="before")
@@ -67,35 +71,36 @@ class SFTConfig(TrainingConfig):
 
 @dataclass
 class EncodedCounts:
-    """What became of the conversations, for the summary and the report."""
+    """What became of the rows, for the summary and the report."""
 
     conversations: int = 0  # encoded whole
     cut: int = 0  # encoded without their oldest turns, which did not fit
     left_out: int = 0  # too long even as a single exchange, or without a word of the assistant
+    documents: int = 0  # of the user's own, whole
     replayed: int = 0  # pre-training documents among them
     target_tokens: int = 0  # tokens that the loss counts in one epoch
 
 
 def sft(
     model_folder: str | Path,
-    conversations: Iterable[Mapping[str, Any]],
+    examples: Iterable[Mapping[str, Any]],
     out: str | Path,
     config: SFTConfig,
-    documents: Iterable[str] = (),
+    replay: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Fine-tune the Hugging Face folder `model_folder`; returns the loop's summary and the counts.
 
-    `conversations`: {"messages": [{"role", "content"}, ...], "tools"?}. One that is longer than a row
-    loses whole turns from its beginning (not its system message); what still does not fit is left out
-    and counted. `documents` are texts to replay, of which `config.replay` says how many are taken.
-    Raises DataError when nothing remains to learn from.
+    `examples`: conversations {"messages": [{"role", "content"}, ...], "tools"?} and documents {"text"}. A
+    conversation that is longer than a row loses whole turns from its beginning (not its system message);
+    what still does not fit is left out and counted. `replay` are texts of pre-training, of which
+    `config.replay` says how many are taken. Raises DataError when nothing remains to learn from.
     """
     out = Path(out)
     tokenizer = Tokenizer.load(model_folder)
     length = config.sequence_length
     with ShardWriter(out / "shards", tokenizer.vocab_size) as writer:
-        counts, tokens = encode_conversations(conversations, tokenizer, writer, length)
-        add_replay(documents, tokenizer, writer, int(config.replay * tokens), counts)
+        counts, tokens = encode_examples(examples, tokenizer, writer, length)
+        add_replay(replay, tokenizer, writer, int(config.replay * tokens), counts)
     shards = Shards(out / "shards")
     model = load(model_folder)
     if config.quantize is not None:
@@ -122,16 +127,21 @@ def merged(model_folder: str | Path, adapter: Path) -> Transformer:
     return model
 
 
-def encode_conversations(
-    conversations: Iterable[Mapping[str, Any]],
+def encode_examples(
+    examples: Iterable[Mapping[str, Any]],
     tokenizer: Tokenizer,
     writer: ShardWriter,
     sequence_length: int,
 ) -> tuple[EncodedCounts, int]:
-    """Write the conversations with a mask on the assistant's tokens; returns the counts and all tokens."""
+    """Write conversations and documents with a mask on what is learnt; returns the counts and all tokens."""
     counts, tokens = EncodedCounts(), 0
-    for conversation in conversations:
-        messages, tools = conversation["messages"], conversation.get("tools")
+    for example in examples:
+        source = example.get("source", "")
+        if "messages" not in example:
+            counts.documents += 1
+            tokens += add_document(example["text"], tokenizer, writer, counts, source)
+            continue
+        messages, tools = example["messages"], example.get("tools")
         # The first token is never a target, so a row holds one more token than it has inputs.
         encoded, cut = encode_within(tokenizer, messages, tools, sequence_length + 1)
         if encoded is None or not any(encoded.assistant_mask):
@@ -141,8 +151,8 @@ def encode_conversations(
         counts.cut += cut
         counts.target_tokens += sum(encoded.assistant_mask)
         tokens += len(encoded.ids)
-        writer.add(encoded.ids, mask=encoded.assistant_mask, source=conversation.get("source", ""))
-    if not counts.conversations:
+        writer.add(encoded.ids, mask=encoded.assistant_mask, source=source)
+    if not counts.conversations and not counts.documents:
         raise DataError(
             f"no conversation to learn from ({counts.left_out} too long or without a reply)",
             fix=f"give conversations with an assistant turn that fit in {sequence_length} tokens",
@@ -152,19 +162,29 @@ def encode_conversations(
     return counts, tokens
 
 
+def add_document(
+    text: str, tokenizer: Tokenizer, writer: ShardWriter, counts: EncodedCounts, source: str
+) -> int:
+    """Write a text between the boundary tokens of pre-training; returns its tokens.
+
+    It is written whole: the batches cut what is longer than a row, elsewhere in every epoch.
+    """
+    ids = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
+    # The first token has nothing before it to be predicted from.
+    writer.add(ids, mask=[False] + [True] * (len(ids) - 1), source=source)
+    counts.target_tokens += len(ids) - 1
+    return len(ids)
+
+
 def add_replay(
     documents: Iterable[str], tokenizer: Tokenizer, writer: ShardWriter, budget: int, counts: EncodedCounts
 ) -> None:
-    """Write documents, between the boundary tokens of pre-training, until `budget` tokens are used up."""
+    """Write documents of pre-training until `budget` tokens are used up."""
     for text in documents:
         if budget <= 0:
             return
-        ids = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
-        # The first token has nothing before it to be predicted from.
-        writer.add(ids, mask=[False] + [True] * (len(ids) - 1), source="replay")
+        budget -= add_document(text, tokenizer, writer, counts, "replay")
         counts.replayed += 1
-        counts.target_tokens += len(ids) - 1
-        budget -= len(ids)
 
 
 def encode_within(
@@ -180,7 +200,7 @@ def encode_within(
     """
 
     def encode(first: int) -> ChatTokens:
-        return tokenizer.encode_chat([*messages[:opening], *messages[first:]], tools=tools)
+        return encode_chat(tokenizer, [*messages[:opening], *messages[first:]], tools)
 
     opening = next((i for i, message in enumerate(messages) if message["role"] != "system"), len(messages))
     whole = encode(opening)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ Settings = Annotated[
 ]
 Data = Annotated[
     list[str] | None,
-    typer.Option("--data", metavar="PATH...", help="Files or folders of your own text."),
+    typer.Option("--data", metavar="PATH...", help="Files or folders of your own."),
 ]
 MoreData = Annotated[list[str] | None, typer.Argument(metavar="PATH", hidden=True)]
 """What follows the first path of --data: options of this parser take one value."""
@@ -29,7 +30,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 
 def register(app: typer.Typer) -> None:
     app.command(
-        epilog="\b\nExample:\n  glasshouse run pocket-mini --set seed=7 --out runs/seven",
+        epilog="\b\nExamples:\n  glasshouse run pocket-mini --set seed=7 --out runs/seven\n"
+        "  glasshouse run adapt --base hf://HuggingFaceTB/SmolLM2-135M-Instruct --data chats.jsonl",
     )(run)
     app.command(epilog="\b\nExample:\n  glasshouse report runs/pocket-mini")(report)
     app.command(epilog="\b\nExample:\n  glasshouse compare runs/pocket-mini runs/seven")(compare)
@@ -41,6 +43,15 @@ def run(
         str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.")
     ] = "pocket",
     data: Data = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="MODEL",
+            help="Run, model folder or hf://ORG/NAME to start from.",
+            show_default="the recipe's",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Run folder.", show_default="runs/<recipe name>"),
@@ -62,7 +73,7 @@ def run(
         recipe,
         out=out,
         data=all_data(data, more),
-        overrides=settings or (),
+        overrides=[*([f"base={json_module.dumps(base)}"] if base is not None else []), *(settings or ())],
         until=until,
         fresh=fresh,
         device=device,

@@ -49,7 +49,7 @@ def sft(
     device: Device = None,
     more: MoreData = None,
 ) -> None:
-    """Fine-tune a model on conversations: {"messages": [{"role", "content"}, ...]} a line."""
+    """Fine-tune on conversations, {"messages": [{"role", "content"}, ...]} a line, or documents, {"text"}."""
     from glasshouse.pipeline.train import train_sft
 
     changes = [f"lora.r={lora}"] if lora is not None else []

@@ -121,12 +121,12 @@ def _document_losses(model: LanguageModel, texts: list[str]) -> list[np.ndarray]
     """Nats of every token of every text, the closing boundary included; long texts are cut into windows."""
     window = model.context - 1
     encoded = model.tokenizer.encode_batch(texts)
-    boundary = model.tokenizer.bos_id
+    begin, end = model.tokenizer.bos_id, model.tokenizer.eos_id  # one token in ours
     prompts: list[list[int]] = []
     pieces: list[list[int]] = []
     owner: list[int] = []
     for index, ids in enumerate(encoded):
-        stream = [boundary, *ids, boundary]
+        stream = [begin, *ids, end]
         for at in range(1, len(stream), window):
             prompts.append([stream[at - 1]])
             pieces.append(stream[at : at + window])

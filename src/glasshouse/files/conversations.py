@@ -41,19 +41,24 @@ def is_conversation(row: Mapping[str, Any]) -> bool:
 def _conversations(files: list[Found]) -> Iterator[dict[str, Any]]:
     for file in files:
         for position, row in rows.read_rows(file.path):
-            shape = _shape_of(row)
-            if shape is None:
-                raise DataError(
-                    f"no conversation in this row; it has {', '.join(map(repr, row)) or 'nothing'}"[:300],
-                    where=position,
-                    fix=_FIX,
-                )
-            for messages in shape(row, position):
-                conversation: dict[str, Any] = {"messages": _checked(messages, position)}
-                if row.get("tools"):
-                    conversation["tools"] = _tools(row["tools"], position)
-                conversation["source"] = str(row.get("source") or file.name)
-                yield conversation
+            yield from conversations_of(row, position, file.name)
+
+
+def conversations_of(row: Mapping[str, Any], position: Position, file: str) -> Iterator[dict[str, Any]]:
+    """What one row of the file called `file` says; raises DataError where it is no conversation."""
+    shape = _shape_of(row)
+    if shape is None:
+        raise DataError(
+            f"no conversation in this row; it has {', '.join(map(repr, row)) or 'nothing'}"[:300],
+            where=position,
+            fix=_FIX,
+        )
+    for messages in shape(row, position):
+        conversation: dict[str, Any] = {"messages": _checked(messages, position)}
+        if row.get("tools"):
+            conversation["tools"] = _tools(row["tools"], position)
+        conversation["source"] = str(row.get("source") or file)
+        yield conversation
 
 
 # The shapes of rows

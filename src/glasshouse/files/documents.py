@@ -38,7 +38,7 @@ def _documents(files: list[Found]) -> Iterator[dict[str, Any]]:
         blank = count = 0
         for position, row in rows.read_rows(path):
             count += 1
-            document = _document(row, position, file.name)
+            document = document_of(row, position, file.name)
             if document["text"].strip():
                 yield document
             else:
@@ -49,7 +49,8 @@ def _documents(files: list[Found]) -> Iterator[dict[str, Any]]:
             say(f'{path}: left out {blank:,} of {count:,} rows, their "text" is empty')
 
 
-def _document(row: Mapping[str, Any], position: Position, file: str) -> dict[str, Any]:
+def document_of(row: Mapping[str, Any], position: Position, file: str) -> dict[str, Any]:
+    """One row of the file called `file` as a document, its text perhaps blank; raises DataError."""
     words = row.get("text")
     if not isinstance(words, str):
         raise DataError(_what_instead(row), where=position, fix=_fix(row))

@@ -8,10 +8,11 @@ from typing import Any
 
 from glasshouse.core.config import apply_overrides
 from glasshouse.core.errors import UsageError
+from glasshouse.pipeline.held_out import HeldOut, of_run, stretches
 from glasshouse.pipeline.models import load, resolve_model
 from glasshouse.pipeline.recipe import Recipe, load_recipe
 from glasshouse.pipeline.stages.corpus import VALIDATION
-from glasshouse.pipeline.stages.evaluate import EvaluateConfig, ask, held_out_texts, stretches
+from glasshouse.pipeline.stages.evaluate import EvaluateConfig, ask, ask_held_out, held_out_texts
 from glasshouse.pipeline.summary import RECIPE
 
 
@@ -23,10 +24,10 @@ def evaluate_model(
     settings: Iterable[str] = (),
     device: str | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Probe -> {"value", "low", "high", "n"}. A model of a run is asked about that run's world or text.
+    """Probe -> {"value", "low", "high", "n"}. A model of a run is asked about that run's world, text or rows.
 
-    `suite` is "world" or "text"; the latter reads `data`, or else the run's held-out text. Raises
-    UsageError where there is neither.
+    `suite` is "world" or "text"; the latter reads `data`, or else what the run held out. Raises UsageError
+    where there is neither.
     """
     folder = resolve_model(model)
     run = folder.parent.parent
@@ -39,9 +40,11 @@ def evaluate_model(
     if suite == "world":
         return ask(config, load(folder, device or "auto"), _world(recipe), [])
     texts = texts_for(folder, data, config.text_bytes)
-    if not texts:
+    rows = held_out_rows(folder) if not data and not texts else None
+    if not texts and rows is None:
         raise UsageError("there is no text to score", fix="name some with --data PATH")
-    return ask(config, load(folder, device or "auto"), None, texts)
+    opened = load(folder, device or "auto")
+    return ask_held_out(config, opened, rows)[0] if rows is not None else ask(config, opened, None, texts)
 
 
 def texts_for(folder: Path, data: tuple[str, ...], limit: int) -> list[str]:
@@ -50,6 +53,13 @@ def texts_for(folder: Path, data: tuple[str, ...], limit: int) -> list[str]:
     if data:
         return _texts(data, limit)
     return held_out_texts(held_out, limit) if held_out.is_file() else []
+
+
+def held_out_rows(folder: Path) -> HeldOut | None:
+    """The rows that the model's own run kept from fine-tuning, if any."""
+    run = folder.parent.parent
+    recipe = load_recipe(run / RECIPE) if (run / RECIPE).is_file() else None
+    return None if recipe is None or recipe.sft is None else of_run(run, recipe.sft.sequence_length)
 
 
 def _world(recipe: Recipe | None) -> Any:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glasshouse.core.errors import UsageError
-from glasshouse.pipeline.evaluate import texts_for
+from glasshouse.pipeline.evaluate import held_out_rows, texts_for
 from glasshouse.pipeline.model_card import card
 from glasshouse.pipeline.models import resolve_model
+
+if TYPE_CHECKING:
+    from glasshouse.inference import LanguageModel
+    from glasshouse.pipeline.held_out import HeldOut
 
 TEXT_BYTES = 200_000
 """Held-out text on which few-bit weights are compared with the whole ones, about."""
@@ -37,7 +42,7 @@ def export_model(
     data: Iterable[str] = (),
 ) -> Exported:
     """Write MODEL in another form. `precision` is that of a GGUF file; `data` are texts to measure few-bit
-    weights on, by default the held-out text of the model's own run.
+    weights on, by default what the model's own run held out.
 
     Raises UsageError for an unknown form and where `out` exists, ModelError where the form cannot hold the
     model exactly as it is.
@@ -52,7 +57,10 @@ def export_model(
         return Exported(out, before, _to_gguf(folder, out, precision))
     if to == "hf":
         return Exported(out, before, _to_hf(folder, out, license))
-    return _to_few_bits(folder, out, to, texts_for(folder, tuple(data), TEXT_BYTES), before)
+    data = tuple(data)
+    texts = texts_for(folder, data, TEXT_BYTES)
+    rows = held_out_rows(folder) if not data and not texts else None
+    return _to_few_bits(folder, out, to, texts, rows, before)
 
 
 def _to_hf(folder: Path, out: Path, license: str | None) -> int:
@@ -81,16 +89,29 @@ def _to_gguf(folder: Path, out: Path, precision: str) -> int:
     return out.stat().st_size
 
 
-def _to_few_bits(folder: Path, out: Path, scheme: str, texts: list[str], before: int) -> Exported:
-    from glasshouse.evaluation.text import bits_per_byte
+def _to_few_bits(
+    folder: Path, out: Path, scheme: str, texts: list[str], rows: HeldOut | None, before: int
+) -> Exported:
     from glasshouse.inference import LanguageModel
     from glasshouse.model import save
     from glasshouse.model.quantize import quantize_model
 
     model = LanguageModel.load(folder, device="cpu")
-    plain = bits_per_byte(model, texts).value if texts else 0.0
+    plain = _measured(model, texts, rows)
     quantize_model(model.model, scheme)  # type: ignore[arg-type]
     save(model.model, model.tokenizer, out)
     after = _size(out)
-    change = (plain, bits_per_byte(model, texts).value) if texts else None
+    rounded = _measured(model, texts, rows)
+    change = None if plain is None or rounded is None else (plain, rounded)
     return Exported(out, before, after, change)
+
+
+def _measured(model: LanguageModel, texts: list[str], rows: HeldOut | None) -> float | None:
+    """Bits per byte of the texts, or else of the rows."""
+    from glasshouse.evaluation import bits_per_byte
+    from glasshouse.pipeline import held_out
+
+    if texts:
+        return bits_per_byte(model, texts).value
+    estimate = held_out.bits_per_byte(model, rows, TEXT_BYTES) if rows is not None else None
+    return None if estimate is None else estimate.value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from glasshouse.core.errors import UsageError
+from glasshouse.core.errors import MissingExtraError, UsageError
 
 PREFIX = "hf://"
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "vocab.bpe")
@@ -18,23 +18,30 @@ _WANTED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "vocab.bpe"
 def download(name: str) -> Path:
     """The folder of `hf://ORG/NAME`, or `hf://ORG/NAME@REVISION`, on this disk; shows progress.
 
-    Raises UsageError for a name that cannot be, a model that does not exist or is not open, a missing
-    library, and where there is no network.
+    Raises UsageError for a name that cannot be, a model that does not exist or is not open, and where there
+    is no network; MissingExtraError without the library.
     """
     found = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name)
     if found is None:
-        raise UsageError("not the name of a model on the Hub", where=name, fix="write hf://ORG/NAME")
+        raise _no_name(name)
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
     except ImportError:
-        raise UsageError(
+        raise MissingExtraError(
             "models from the Hub need the library huggingface_hub",
             where=name,
-            fix="pip install 'glasshouse[hub]'",
+            fix="pip install 'glasshouse-lm[hub]'",
         ) from None
     try:
         return Path(snapshot_download(found[1], revision=found[2], allow_patterns=list(_WANTED)))
+    except HFValidationError:
+        raise _no_name(name) from None
     except GatedRepoError:
         raise UsageError(
             "this model asks for its terms to be accepted",
@@ -52,3 +59,7 @@ def download(name: str) -> Path:
         raise UsageError(
             f"the Hub does not give this model ({status})", where=name, fix="check the name and the revision"
         ) from None
+
+
+def _no_name(name: str) -> UsageError:
+    return UsageError("not the name of a model on the Hub", where=name, fix="write hf://ORG/NAME")

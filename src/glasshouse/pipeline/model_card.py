@@ -9,6 +9,7 @@ import yaml
 
 from glasshouse import __version__
 from glasshouse.model import read_config
+from glasshouse.pipeline.record import read_record
 from glasshouse.pipeline.summary import RECIPE, Summary, probe_names, show_value
 
 
@@ -44,11 +45,18 @@ def card(folder: Path, out: Path, license: str | None) -> str:
 
 
 def _data(run: Path) -> str:
+    lines = []
     statistics = run / "corpus" / "statistics.json"
-    if not statistics.is_file():
-        return "## Data\n\nThe run has no corpus of its own; see its base model."
-    train = json.loads(statistics.read_text(encoding="utf-8"))["train"]
-    return f"## Data\n\n{train['documents']:,} documents, {train['bytes']:,} bytes of text for pre-training."
+    if statistics.is_file():
+        train = json.loads(statistics.read_text(encoding="utf-8"))["train"]
+        lines.append(f"{train['documents']:,} documents, {train['bytes']:,} bytes of text for pre-training.")
+    else:
+        lines.append("The run has no corpus of its own; see its base model for the pre-training.")
+    if (record := read_record(run / "sft")) is not None:
+        rows = [f"{record.results.get(kind, 0):,} {kind}" for kind in ("conversations", "documents")]
+        files = [f"`{Path(path).name}`" for path in Summary.read(run).recipe.get("sft", {}).get("data", ())]
+        lines.append(f"Fine-tuned on {' and '.join(rows)} of {', '.join(files) or 'the recipe'}.")
+    return "## Data\n\n" + "\n".join(lines)
 
 
 def _recipe(run: Path) -> str:

@@ -60,13 +60,26 @@ def plan(recipe: Recipe) -> list[Step]:
     if recipe.tokenizer is not None:
         add("tokenizer", "tokenizer", recipe.tokenizer.model_dump(mode="json"), ["corpus"])
 
+    # Without a world and a corpus the rows that sft does not learn from are what a model is measured on.
+    measured_on, rows = {}, {}
+    if recipe.sft is not None and recipe.world is None and recipe.corpus is None:
+        kept = {"validation_fraction", "sequence_length"}
+        measured_on = {"held_out": recipe.sft.model_dump(mode="json", include=kept)}
+        rows = _hashes(recipe.sft.data)
+
     start = {"model": recipe.model.model_dump(mode="json")} if recipe.model is not None else {}
     model_steps = [stage for stage in MODEL_STAGES if getattr(recipe, stage) is not None]
 
     def add_evaluation(model: str, until: str, config: dict[str, Any], **rest: Any) -> None:
         if recipe.evaluate is None:
             return
-        config = {**recipe.evaluate.model_dump(mode="json", exclude={"baselines"}), **land, **config}
+        config = {
+            **recipe.evaluate.model_dump(mode="json", exclude={"baselines"}),
+            **land,
+            **measured_on,
+            **config,
+        }
+        rest["user_files"] = {**rest.get("user_files", {}), **rows}
         add(f"evaluation/{model}", until, config, ["corpus", "tokenizer", model], **rest)
 
     if model_steps:

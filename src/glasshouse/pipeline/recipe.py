@@ -22,8 +22,8 @@ from pydantic import Field, model_validator
 
 from glasshouse.core.config import Config, apply_overrides, load_yaml, nearest
 from glasshouse.core.errors import ConfigError
-from glasshouse.model import ModelConfig
-from glasshouse.pipeline.models import MODEL_STAGES
+from glasshouse.model import ModelConfig, read_config
+from glasshouse.pipeline.models import MODEL_STAGES, resolve_model
 from glasshouse.pipeline.stages.context import ContextStage
 from glasshouse.pipeline.stages.corpus import CorpusConfig
 from glasshouse.pipeline.stages.evaluate import EvaluateConfig
@@ -54,6 +54,14 @@ class Recipe(Config):
     evaluate: EvaluateConfig | None = None
     report: ReportConfig | None = None
 
+    @classmethod
+    def parse(cls, mapping: Mapping[str, Any], source: str = "settings") -> Self:
+        """Validate a recipe. `base` may be any MODEL of the command line and becomes its folder.
+
+        Raises ConfigError for the recipe, UsageError or ModelError for a base that is not there or broken.
+        """
+        return super().parse(_on_its_base(mapping, source), source)
+
     @model_validator(mode="before")
     @classmethod
     def _vocabulary_from_tokenizer(cls, data: Any) -> Any:
@@ -77,6 +85,9 @@ class Recipe(Config):
             )
         if self.corpus is not None and not own_text and self.world is None:
             raise ConfigError("there is no text to read", fix="name your files or folders with --data PATH")
+        alone = self.sft is not None and self.corpus is None and self.pretrain is None and self.model is None
+        if self.base is None and alone:
+            raise ConfigError("there is no model to start from", fix="name one with --base MODEL")
         if self.base is None:
             needs = {"tokenizer": "corpus", "model": "tokenizer", "pretrain": "model", "sft": "pretrain"}
             needs["context"] = "pretrain"
@@ -92,11 +103,23 @@ class Recipe(Config):
             if getattr(self, section) is not None and getattr(self, before) is None:
                 raise ConfigError(f"{section} needs the section {before}", fix=f"add {before} to the recipe")
         if self.sft is not None and not self.sft.data and self.world is None:
-            raise ConfigError("sft has no conversations to learn from", fix="set sft.data to your files")
+            raise ConfigError(
+                "sft has no conversations to learn from",
+                fix="name your files with --data PATH, or set sft.data",
+            )
         if self.sft is not None and self.sft.replay and self.corpus is None:
             raise ConfigError("sft.replay has no documents to take", fix="add a corpus, or set sft.replay=0")
-        if self.evaluate is not None and self.corpus is None and self.world is None:
-            raise ConfigError("evaluate has nothing to ask", fix="add a corpus or a world to the recipe")
+        if self.sft is not None and self.sft.validation_fraction and not self.sft.data:
+            raise ConfigError(
+                "sft.validation_fraction holds out rows of sft.data, which names no file",
+                fix="set sft.data, or sft.validation_fraction=0",
+            )
+        held_out = self.sft is not None and bool(self.sft.validation_fraction)
+        if self.evaluate is not None and self.corpus is None and self.world is None and not held_out:
+            raise ConfigError(
+                "evaluate has nothing to ask",
+                fix="set sft.validation_fraction=0.05, or add a corpus or a world to the recipe",
+            )
         self._rows_fit_the_context()
         return self
 
@@ -133,6 +156,34 @@ class Recipe(Config):
         return head + yaml.safe_dump(self.settings(), sort_keys=False, allow_unicode=True, width=100)
 
 
+def _on_its_base(settings: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """The settings with `base` as a folder, and rows as long as its context allows where nothing is said.
+
+    Raises ConfigError for rows that are set to be longer.
+    """
+    base = settings.get("base")
+    if not isinstance(base, str):
+        return settings
+    folder = resolve_model(base)
+    result = {**settings, "base": str(folder)}
+    context = read_config(folder).max_position_embeddings
+    for name, stage in (("pretrain", PretrainStage), ("sft", SFTStage)):
+        section = settings.get(name)
+        if not isinstance(section, Mapping):
+            continue
+        length = section.get("sequence_length")
+        if length is None:
+            default: int = stage.model_fields["sequence_length"].default
+            result[name] = {**section, "sequence_length": min(default, context)}
+        elif isinstance(length, int) and length > context:
+            raise ConfigError(
+                f"{name}.sequence_length ({length}) is longer than the context of the base ({context})",
+                where=source,
+                fix=f"set {name}.sequence_length={context}, or leave it out",
+            )
+    return result
+
+
 def section_settings(section: Config) -> dict[str, Any]:
     """A section's values; a seed or device that is not its own but the recipe's is left out."""
     inherited = {"seed", "device"} - section.model_fields_set
@@ -154,7 +205,8 @@ def load_recipe(
 ) -> Recipe:
     """Resolve a shipped recipe's name or a YAML file; raises ConfigError naming the key and the fix.
 
-    `overrides`: ["sft.tokens=7"] or {"sft.tokens": 7}. `data` names the user's own text.
+    `overrides`: ["sft.tokens=7"] or {"sft.tokens": 7}. `data` names the user's own text; a recipe that has no
+    corpus takes it as its conversations and documents to fine-tune on.
 
     >>> load_recipe("own-text", data=["books/"], overrides={"seed": 7}).seed
     7
@@ -164,7 +216,9 @@ def load_recipe(
         overrides = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
     settings = apply_overrides(settings, overrides)
     if data := tuple(data):
-        settings = apply_overrides(settings, [f"corpus.data={json.dumps([str(d) for d in data])}"])
+        tuned_only = settings.get("corpus") is None and settings.get("sft") is not None
+        section = "sft" if tuned_only else "corpus"
+        settings = apply_overrides(settings, [f"{section}.data={json.dumps([str(d) for d in data])}"])
     if device is not None:
         settings["device"] = device
     return Recipe.parse(settings, source)

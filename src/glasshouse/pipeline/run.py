@@ -196,8 +196,9 @@ def _news(results: dict[str, Any]) -> str:
         parts.append(f"{show_count(results['train']['bytes'])}B of text")
     if "vocab_size" in results:
         parts.append(f"{results['vocab_size']:,} tokens in the vocabulary")
-    if "conversations" in results:
-        parts.append(f"{results['conversations']:,} conversations")
+    for name in ("conversations", "documents", "held_out"):
+        if results.get(name):
+            parts.append(f"{results[name]:,} {name.replace('_', ' ')}")
     if "new" in results:
         parts.append(f"window {results['old']:,} to {results['new']:,} tokens")
     if "steps" in results:

@@ -18,7 +18,7 @@ def train_sft(
     settings: Iterable[str] = (),
     device: str | None = None,
 ) -> Run:
-    """Fine-tune MODEL on files of conversations; `settings` are those of SFTConfig, "epochs=2"."""
+    """Fine-tune MODEL on conversations and documents; `settings` are those of SFTStage, "epochs=2"."""
     recipe = {
         "name": "sft",
         "base": str(resolve_model(model)),

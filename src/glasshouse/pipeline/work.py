@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glasshouse.core.progress import say
 from glasshouse.core.storage import read_json
 from glasshouse.pipeline.models import resolve_model
 from glasshouse.pipeline.plan import Step, init_seed, stage_seed
@@ -15,6 +17,7 @@ from glasshouse.pipeline.run_folder import RunFolder
 if TYPE_CHECKING:
     from glasshouse.inference import LanguageModel
     from glasshouse.model import Transformer
+    from glasshouse.pipeline.held_out import HeldOut
     from glasshouse.tokenizer import Tokenizer
     from glasshouse.world import World
 
@@ -89,15 +92,31 @@ class Work:
         from glasshouse.pipeline.stages.sft import sft
 
         config = self._here(self.recipe.sft, "sft")
-        if config.data:
-            from glasshouse.files import read_conversations
-
-            conversations = read_conversations(config.data)
-        else:
-            assert self.world is not None
-            conversations = self.world.conversations("train")
         corpus = self.folder.stage("corpus") if self.recipe.corpus is not None and config.replay else None
-        return sft(config, self._model_before(step), conversations, out, corpus)
+        return sft(config, self._model_before(step), self._rows, out, corpus)
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        """What sft learns from and holds out, from the beginning."""
+        assert self.recipe.sft is not None
+        if self.recipe.sft.data:
+            from glasshouse.files import read_examples
+
+            return read_examples(self.recipe.sft.data)
+        assert self.world is not None
+        return self.world.conversations("train")
+
+    @cached_property
+    def _held_out(self) -> HeldOut | None:
+        """The user's rows to measure on, in a recipe without a world and a corpus."""
+        from glasshouse.pipeline.held_out import HeldOut, split
+
+        config = self.recipe.sft
+        if config is None or self.recipe.world is not None or self.recipe.corpus is not None:
+            return None
+        rows = [row for part, row in split(self._rows, config.validation_fraction) if part == "held out"]
+        if not rows:
+            say("notice: too few conversations to hold one out, so nothing measures the model on them")
+        return HeldOut(rows, config.sequence_length)
 
     def _evaluate(self, model: str, out: Path) -> dict[str, Any]:
         from glasshouse.pipeline.stages.corpus import VALIDATION
@@ -110,7 +129,14 @@ class Work:
             score_baselines(config, self.tokenizer, self.world, out)
         else:
             validation = held_out if self.recipe.corpus is not None else None
-            evaluate(config, self._language_model(model), out, world=self.world, validation=validation)
+            evaluate(
+                config,
+                self._language_model(model),
+                out,
+                world=self.world,
+                validation=validation,
+                held_out=self._held_out,
+            )
         return {}
 
     def _here(self, section: Any, stage: str) -> Any:

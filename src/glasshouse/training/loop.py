@@ -63,9 +63,10 @@ def train(
     state = out / "state"
     objective.check(model)
     _check_identity(state / "identity.json", model, objective, config)
-    if (state / "finished.json").exists():
-        return read_json(state / "finished.json")
     CheckpointFolder(state).sweep()
+    if (state / "finished.json").exists():
+        CheckpointFolder(state).clear()  # a kill may have come between the two
+        return read_json(state / "finished.json")
     environment = settle(state / "environment.json", config)
     with applied(environment):
         run = _Run(model, objective, config, out, environment)

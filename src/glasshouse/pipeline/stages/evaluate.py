@@ -10,7 +10,7 @@ folder evaluation/baselines/ holds the same probes answered without any model.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,9 @@ from pydantic import Field, field_validator
 from glasshouse.core.config import Config, nearest
 from glasshouse.core.seeds import python_rng
 from glasshouse.core.storage import read_json, write_json
+from glasshouse.pipeline import held_out as rows
 from glasshouse.pipeline.documents import read_rows
+from glasshouse.pipeline.held_out import HeldOut, stretches
 from glasshouse.pipeline.stages.corpus import STATISTICS
 
 if TYPE_CHECKING:
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
     from glasshouse.world import World
 
 PROBES, SAMPLES = "probes.json", "samples.json"
-
-STRETCH = 8000
-"""Characters of a stretch of own text: bits per byte of many stretches give an interval, of one book none."""
 
 SAMPLE_PROMPTS = 4
 """Places in held-out text that a model of the user's own text continues in the report."""
@@ -45,7 +44,7 @@ class EvaluateConfig(Config):
     baselines: bool = True
     """Also let a nearest-neighbour and an n-gram baseline answer the world's probes."""
     text_bytes: int = Field(400_000, ge=1)
-    """Held-out text of the user's own that is read for bits per byte, about."""
+    """Held-out text or rows of the user's own that are read for bits per byte, about."""
     sample_tokens: int = Field(64, ge=1)
     """Length of the replies to the fixed prompts."""
 
@@ -62,14 +61,34 @@ class EvaluateConfig(Config):
 
 
 def evaluate(
-    config: EvaluateConfig, model: LanguageModel, out: Path, *, world: World | None, validation: Path | None
+    config: EvaluateConfig,
+    model: LanguageModel,
+    out: Path,
+    *,
+    world: World | None = None,
+    validation: Path | None = None,
+    held_out: HeldOut | None = None,
 ) -> None:
-    """Ask the probes of the world, or of a file of held-out documents where there is no world."""
-    texts = [] if validation is None or world is not None else held_out_texts(validation, config.text_bytes)
-    probes = ask(config, model, world, texts)
-    prompts = world.samples() if world is not None else text_prompts(texts)
+    """Ask the probes of the world; without one read held-out documents of the corpus, or held-out rows of
+    fine-tuning."""
+    if world is None and held_out is not None:
+        probes, prompts = ask_held_out(config, model, held_out)
+    else:
+        texts = held_out_texts(validation, config.text_bytes) if validation and world is None else []
+        probes = ask(config, model, world, texts)
+        prompts = world.samples() if world is not None else text_prompts(texts)
     write_json(out / SAMPLES, [answer(model, prompt, config.sample_tokens) for prompt in prompts])
     write_json(out / PROBES, probes)
+
+
+def ask_held_out(
+    config: EvaluateConfig, model: LanguageModel, held_out: HeldOut
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """(probes, prompts) from the user's rows that fine-tuning does not see; of no rows neither."""
+    estimate = rows.bits_per_byte(model, held_out, config.text_bytes)
+    texts = [row["text"] for row in held_out.rows if "messages" not in row]
+    prompts = rows.exchanges(model, held_out.rows, config.sample_tokens) + text_prompts(texts)
+    return ({} if estimate is None else as_json({"bits_per_byte": estimate})), prompts
 
 
 def ask(
@@ -106,17 +125,6 @@ def held_out_texts(validation: Path, limit: int) -> list[str]:
     pieces = [piece for row in read_rows(validation) for piece in stretches(row["text"])]
     chosen = [piece for piece in pieces if rng.random() < limit / total]
     return chosen or pieces[:1]
-
-
-def stretches(text: str) -> Iterator[str]:
-    """A text in pieces of about STRETCH characters, cut at white space."""
-    start = 0
-    while start < len(text):
-        end = start + STRETCH
-        if end < len(text):
-            end = max(text.rfind(" ", start, end), text.rfind("\n", start, end)) + 1 or end
-        yield text[start:end]
-        start = end
 
 
 def text_prompts(texts: list[str]) -> list[dict[str, Any]]:

@@ -1,21 +1,26 @@
-"""sft: supervised fine-tuning on conversations, with the loss on the assistant's words only.
+"""sft: supervised fine-tuning on conversations, with the loss on the assistant's words, and on documents.
 
-sft/conversations.jsonl        what it learns from, readable
+sft/conversations.jsonl        what it learns from, readable (documents too)
+sft/held_out.jsonl             the user's rows that it does not learn from, where there are such
 sft/model/ state/ metrics.jsonl
+sft/adapter/                   with lora
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from glasshouse.alignment.sft import SFTConfig
 from glasshouse.alignment.sft import sft as fine_tune
 from glasshouse.core.storage import disk_errors
 from glasshouse.pipeline.documents import read_rows
+from glasshouse.pipeline.held_out import HELD_OUT, Row, split
 from glasshouse.pipeline.stages.corpus import TRAIN
 
 CONVERSATIONS = "conversations.jsonl"
@@ -23,32 +28,45 @@ CONVERSATIONS = "conversations.jsonl"
 
 class SFTStage(SFTConfig):
     data: tuple[str, ...] = ()
-    """Files of the user's own conversations; without them the recipe's world supplies some."""
+    """The user's own conversations and documents; without them the recipe's world supplies conversations."""
+    validation_fraction: float = Field(0.0, ge=0, lt=0.5)
+    """Part of the user's rows that is kept from training, to measure the model before and after."""
 
 
 def sft(
-    config: SFTConfig,
+    config: SFTStage,
     model: Path,
-    conversations: Iterable[dict[str, Any]],
+    rows: Callable[[], Iterable[Row]],
     out: Path,
     corpus: Path | None = None,
 ) -> dict[str, Any]:
     """Fine-tune the model folder `model`, replaying documents of the corpus folder where there is one.
 
-    Returns the training loop's summary and what became of the rows.
+    `rows()` begins the stream of rows. Returns the training loop's summary and what became of the rows.
     """
-    write(conversations, out / CONVERSATIONS)
+    held_out: list[Row] = []
+
+    def train() -> Iterator[Row]:
+        for part, row in split(rows, config.validation_fraction):
+            if part == "train":
+                yield row
+            else:
+                held_out.append(row)
+
+    write(train(), out / CONVERSATIONS)
+    if held_out:
+        write(held_out, out / HELD_OUT)
     texts = (row["text"] for row in read_rows(corpus / TRAIN)) if corpus is not None else ()
-    return fine_tune(model, read(out / CONVERSATIONS), out, config, texts)
+    return {**fine_tune(model, read(out / CONVERSATIONS), out, config, texts), "held_out": len(held_out)}
 
 
-def write(conversations: Iterable[dict[str, Any]], path: Path) -> None:
-    """One conversation a line; the file appears whole or not at all."""
+def write(rows: Iterable[Row], path: Path) -> None:
+    """One row a line; the file appears whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     with disk_errors(path):
         with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            for conversation in conversations:
-                file.write(json.dumps(conversation, ensure_ascii=False) + "\n")
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
         os.replace(temporary, path)
 
 

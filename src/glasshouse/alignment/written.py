@@ -1,0 +1,63 @@
+"""Which tokens of a conversation the assistant wrote, also where its chat template does not say so.
+
+Templates may mark what the assistant wrote with `{% generation %}`; ours does, those of most published
+models do not. There a turn begins where the prompt that asks for it ends, and goes up to the token that
+ends a turn, as generation would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from glasshouse.core.errors import DataError
+from glasshouse.tokenizer import ChatTokens, Tokenizer
+
+Messages = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]] | None
+
+
+def encode_chat(tokenizer: Tokenizer, messages: Messages, tools: Tools = None) -> ChatTokens:
+    """The conversation with a mask on the assistant's tokens; see `Tokenizer.encode_chat`."""
+    encoded = tokenizer.encode_chat(messages, tools=tools)
+    if any(encoded.assistant_mask):
+        return encoded
+    return ChatTokens(encoded.ids, _mask(tokenizer, messages, tools, encoded.ids))
+
+
+def _mask(tokenizer: Tokenizer, messages: Messages, tools: Tools, ids: list[int]) -> list[bool]:
+    """True on each assistant turn whose place can be told, and on the token that ends it."""
+    mask = [False] * len(ids)
+    ends = {tokenizer.end_of_turn_id, tokenizer.eos_id}
+    for place, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before = _beginning(tokenizer, messages[:place], tools, ids)
+        if before is None:
+            continue
+        # The prompt may go on where this reply does not, with an opened thought for instance.
+        asked = _beginning(tokenizer, messages[:place], tools, ids, asking=True)
+        start = max(before, asked or 0)
+        end = next((i + 1 for i in range(start, len(ids)) if ids[i] in ends), None)
+        through = _beginning(tokenizer, messages[: place + 1], tools, ids)
+        # A template that ends no turn by a token: the turn goes as far as its own text.
+        end = min((at for at in (end, through) if at is not None), default=start)
+        mask[start:end] = [True] * (end - start)
+    return mask
+
+
+def _beginning(
+    tokenizer: Tokenizer, messages: Messages, tools: Tools, ids: list[int], *, asking: bool = False
+) -> int | None:
+    """How many of `ids` these messages alone begin with; None where the template writes them otherwise then.
+
+    Their last token may differ: a text can be cut into other tokens where more follows. With `asking` it is
+    the prompt for a reply, and the part of it that the ids share.
+    """
+    try:
+        alone = tokenizer.encode_chat(messages, add_generation_prompt=asking, tools=tools).ids
+    except DataError:  # no message, or roles in an order that the template refuses
+        return None
+    shared = next((i for i, (x, y) in enumerate(zip(alone, ids, strict=False)) if x != y), None)
+    shared = min(len(alone), len(ids)) if shared is None else shared
+    return shared if asking or shared >= len(alone) - 1 else None
