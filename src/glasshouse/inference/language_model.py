@@ -47,12 +47,6 @@ class LanguageModel:
         device = devices.pick(device)
         name = dtype or ("bfloat16" if device.startswith("cuda") else "float32")
         model = load_transformer(folder, device, getattr(torch, name))
-        if not (folder / "tokenizer.json").exists():
-            raise ModelError(
-                "the folder has no tokenizer",
-                where=folder / "tokenizer.json",
-                fix="add the model's tokenizer files",
-            )
         tokenizer = Tokenizer.load(folder)
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ModelError(
