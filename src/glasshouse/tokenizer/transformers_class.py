@@ -3,6 +3,8 @@
 A folder names its class in tokenizer_config.json. With LlamaTokenizer and GPT2Tokenizer, version 5 ignores
 the file's own normalizer and pre-tokenizer; our ids are to be theirs, so we do the same. (SmolLM2's file
 splits digits off first, for example, and its class does not.) For some families the class is not asked.
+Classes of encoders, such as ALBERT's, rebuild pipelines too; no model here has one, and their files are read
+as they are written.
 """
 
 from __future__ import annotations
