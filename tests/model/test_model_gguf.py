@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glasshouse.core.errors import ModelError
+from glasshouse.core.storage import write_json
 from glasshouse.model import ModelConfig, Transformer, initialise
 from glasshouse.model.gguf_file import save_gguf
 from glasshouse.model.gguf_import import load_gguf
@@ -235,7 +236,7 @@ def test_what_llama_cpp_lacks_is_refused(name: str, tmp_path: Path, tokenizer: T
 
 
 def test_other_models_and_tokenizers_are_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """Few-bit weights, adapters, a split pattern without a name, more tokens than rows."""
+    """Few-bit weights, adapters, a way to split text without a name, more tokens than rows."""
     few, adapted = model_of(model_type="llama"), model_of(model_type="llama")
     quantize_model(few, "int8")
     add_adapter(adapted, LoRAConfig())
@@ -243,8 +244,13 @@ def test_other_models_and_tokenizers_are_refused(tmp_path: Path, tokenizer: Toke
         with pytest.raises(ModelError, match="full-precision, merged"):
             save_gguf(model, tokenizer, tmp_path / "model.gguf")
     odd = Tokenizer([bytes([i]) for i in range(256)], {}, pattern=r"\w+|\W")
-    with pytest.raises(ModelError, match="splits text"):
-        save_gguf(model_of(), odd, tmp_path / "model.gguf")
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    vocabulary = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["▁", -1.0], ["a", -2.0]]}
+    pieces = {"model": vocabulary, "pre_tokenizer": metaspace, "decoder": metaspace}
+    write_json(tmp_path / "unigram" / "tokenizer.json", {"version": "1.0", "added_tokens": []} | pieces)
+    for other in (odd, Tokenizer.load(tmp_path / "unigram")):
+        with pytest.raises(ModelError, match="splits text"):
+            save_gguf(model_of(), other, tmp_path / "model.gguf")
     with pytest.raises(ModelError, match=f"{tokenizer.vocab_size} tokens, the model 270"):
         save_gguf(model_of(vocab_size=270), tokenizer, tmp_path / "model.gguf")
     with pytest.raises(ModelError, match="Q8_0"):

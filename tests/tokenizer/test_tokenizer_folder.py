@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -100,25 +101,14 @@ def swap_merges(content):
     merges[0], merges[-1] = merges[-1], merges[0]
 
 
-def remove_byte(content):
-    del content["model"]["vocab"]["A"]
-
-
 def leave_hole(content):
     content["model"]["vocab"]["zzz"] = 9999
 
 
 BREAKAGES = {
     "a tokenizer of another kind": lambda content: content["model"].update(type="Unigram"),
-    "split in another way": lambda content: content.update(pre_tokenizer={"type": "Metaspace"}),
-    "normalizer Lowercase": lambda content: content.update(normalizer={"type": "Lowercase"}),
     "merge 1 is broken": remove_merge,
-    "not in the order": swap_merges,
-    "all bytes": remove_byte,
     "no token has the id 400": leave_hole,
-    "byte alphabet": lambda content: content["model"]["vocab"].update({"▁word": 400}),
-    "continues words otherwise": lambda content: content["model"].update(end_of_word_suffix="</w>"),
-    "the space around it": lambda content: content["added_tokens"][0].update(lstrip=True),
 }
 
 
@@ -130,6 +120,46 @@ def test_what_cannot_be_read_is_refused_with_its_reason(trained: Tokenizer, tmp_
     with pytest.raises(ModelError, match=reason) as error:
         Tokenizer.load(tmp_path)
     assert "tokenizer.json" in str(error.value)
+
+
+def split_digits(content):
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    steps = [{"type": "Digits", "individual_digits": True}, byte_level]
+    content.update(pre_tokenizer={"type": "Sequence", "pretokenizers": steps})
+
+
+OTHER_PIPELINES = {
+    "split several times, as SmolLM2's": split_digits,
+    "a space before the first word": lambda content: content.update(
+        pre_tokenizer={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    ),
+    "another normalizer": lambda content: content.update(normalizer={"type": "Lowercase"}),
+    "ids not in the order of the merges": swap_merges,
+    "a byte missing": lambda content: content["model"]["vocab"].update(
+        {"zzz": content["model"]["vocab"].pop("A")}
+    ),
+    "a piece outside the byte alphabet": lambda content: content["model"]["vocab"].update({"▁word": 400}),
+    "a token that takes the space around it": lambda content: content["added_tokens"][0].update(lstrip=True),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_PIPELINES)
+def test_other_pipelines_have_the_ids_of_the_tokenizers_library(
+    trained: Tokenizer, tmp_path: Path, kind: str
+):
+    """What tiktoken cannot do is done by `tokenizers`: the ids are its own, and special names stay text."""
+    trained.save(tmp_path)
+    edit(tmp_path, OTHER_PIPELINES[kind])
+    loaded = Tokenizer.load(tmp_path)
+    reference = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    reference.encode_special_tokens = True
+    assert loaded.pattern is None
+    for text in [*TEXTS, "THE CAT 2024  12\n1", "BÄR ABBA"]:
+        assert loaded.encode(text) == reference.encode(text).ids
+        assert loaded.decode(loaded.encode(text)) == reference.decode(loaded.encode(text))
+    text = "a <|endoftext|> THE<|im_start|>"
+    reference.encode_special_tokens = False
+    assert loaded.encode_with_special(text) == reference.encode(text).ids
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "\xff"])

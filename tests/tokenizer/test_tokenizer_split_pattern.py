@@ -5,7 +5,7 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import glasshouse.tokenizer.tokenizer as tokenizer_module
+import glasshouse.tokenizer.byte_pair_engine as engine_module
 from glasshouse.tokenizer import Tokenizer, split_pattern
 from glasshouse.tokenizer.split_pattern import GPT2, LONGEST_WHITE_RUN, QWEN2, parts_of
 
@@ -32,7 +32,7 @@ def test_cutting_long_white_space_changes_nothing(monkeypatch, pattern: str, whi
     texts = ["a" + (white * 1000)[:length] + after for length in (999, 1000, 998, 150, 100, 99, 51, 50)]
     expected = [tokenizer.encode(text) for text in texts]
     monkeypatch.setattr(split_pattern, "LONGEST_WHITE_RUN", 100)
-    monkeypatch.setattr(tokenizer_module, "LONGEST_WHITE_RUN", 100)
+    monkeypatch.setattr(engine_module, "LONGEST_WHITE_RUN", 100)
     assert [tokenizer.encode(text) for text in texts] == expected
     assert tokenizer.encode_batch(texts) == expected
 

@@ -160,7 +160,10 @@ def _tokenizer_folder(name: Path | None) -> Path:
     if name is None:
         return resolve_model(None)
     for folder in (name, name / "tokenizer", name / "model"):
-        if any((folder / file).is_file() for file in ("tokenizer.json", "vocab.bpe", "merges.txt")):
+        if any(
+            (folder / file).is_file()
+            for file in ("tokenizer.json", "tokenizer.model", "vocab.bpe", "merges.txt")
+        ):
             return folder
     if name.is_dir():
         raise UsageError(

@@ -51,12 +51,6 @@ class LanguageModel:
 
             return cls(*load_gguf(folder, device, getattr(torch, name)))
         model = load_transformer(folder, device, getattr(torch, name))
-        if not (folder / "tokenizer.json").exists():
-            raise ModelError(
-                "the folder has no tokenizer",
-                where=folder / "tokenizer.json",
-                fix="add the model's tokenizer files",
-            )
         tokenizer = Tokenizer.load(folder)
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ModelError(

@@ -174,6 +174,7 @@ def _write_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocab_size: 
         tokens.append(f"[unused{i}]")
         kinds.append(TokenType.UNUSED)
     writer.add_tokenizer_model("gpt2")
+    assert tokenizer.pattern is not None  # _check
     writer.add_tokenizer_pre(SPLITTERS[tokenizer.pattern])
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)

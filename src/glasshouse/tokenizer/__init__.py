@@ -1,4 +1,4 @@
-"""Text to token ids and back: byte-level BPE, special tokens, the chat template."""
+"""Text to token ids and back: byte-level BPE and SentencePiece, special tokens, the chat template."""
 
 from glasshouse.tokenizer.special_tokens import SPECIAL_TOKENS
 from glasshouse.tokenizer.tokenizer import ChatTokens, Tokenizer

@@ -1,8 +1,8 @@
 """Tokenizers on disk: the files that Hugging Face's libraries read, and GPT-2's two old ones.
 
 Written: `tokenizer.json` (by the `tokenizers` library, so that it is valid), `tokenizer_config.json` and
-`chat_template.jinja`. Read: any `tokenizer.json` with a byte-level BPE and one split pattern, or GPT-2's
-`encoder.json` (or `vocab.json`) and `vocab.bpe` (or `merges.txt`).
+`chat_template.jinja`. Read: any `tokenizer.json` whose tokens stand for bytes of the text, SentencePiece's
+`tokenizer.model`, or GPT-2's `encoder.json` (or `vocab.json`) and `vocab.bpe` (or `merges.txt`).
 """
 
 from __future__ import annotations
@@ -18,16 +18,30 @@ from glasshouse.core.errors import DataError, ModelError
 from glasshouse.core.storage import read_json, write_text
 from glasshouse.tokenizer.byte_alphabet import to_bytes, to_characters
 from glasshouse.tokenizer.merges import merge_pairs
+from glasshouse.tokenizer.pieces_file import read_pieces
+from glasshouse.tokenizer.sentencepiece_model import tokenizer_json
 from glasshouse.tokenizer.special_tokens import END_OF_TEXT
 from glasshouse.tokenizer.split_pattern import GPT2
+from glasshouse.tokenizer.tokenizer import Trim
+from glasshouse.tokenizer.transformers_class import as_its_class_reads
 
 if TYPE_CHECKING:
-    from glasshouse.tokenizer.tokenizer import Normalization, Tokenizer
+    from glasshouse.tokenizer.engine import Normalization
+    from glasshouse.tokenizer.tokenizer import Tokenizer
 
 _BYTES_OF_UTF8 = frozenset(range(256)) - {0xC0, 0xC1, *range(0xF5, 0x100)}
 
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+SENTENCEPIECE = "tokenizer.model"
+_READ = (TOKENIZER, CONFIG, TEMPLATE, "special_tokens_map.json")
 _ANOTHER_KIND = "use a model whose tokenizer.json holds a byte-level BPE, as GPT-2's, Llama 3's and Qwen's do"
+
+
+class _AnotherKind(ModelError):
+    """A whole file, but not byte-level BPE with one split pattern: `tokenizers` may know what to do."""
+
+    def __init__(self, what: str, where: Path) -> None:
+        super().__init__(what, where=where, fix=_ANOTHER_KIND)
 
 
 def write(tokenizer: Tokenizer, folder: Path) -> None:
@@ -40,10 +54,14 @@ def read(kind: type[Tokenizer], folder: Path) -> Tokenizer:
     """Read a tokenizer from a folder. Raises ModelError naming the folder and what is missing or unknown."""
     if (folder / TOKENIZER).is_file():
         return _read_tokenizer_json(kind, folder)
+    if (folder / SENTENCEPIECE).is_file():
+        return _read_sentencepiece(kind, folder)
     for vocabulary, merges in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
         if (folder / vocabulary).is_file() and (folder / merges).is_file():
             return _read_gpt2(kind, folder / vocabulary, folder / merges)
-    raise ModelError("no tokenizer in this folder", where=folder, fix=f"name a folder that holds {TOKENIZER}")
+    raise ModelError(
+        "the folder has no tokenizer", where=folder / TOKENIZER, fix=f"name a folder that holds {TOKENIZER}"
+    )
 
 
 def files_of(tokenizer: Tokenizer) -> dict[str, str]:
@@ -72,6 +90,8 @@ def _config(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _tokenizer_json(tokenizer: Tokenizer) -> str:
+    """Byte-level BPE; a tokenizer with another engine was loaded, and keeps the files it came from."""
+    assert tokenizer.pattern is not None
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
     names = {token_id: name for name, token_id in tokenizer.special.items()}
@@ -134,11 +154,75 @@ class _File(BaseModel):
 
 
 def _read_tokenizer_json(kind: type[Tokenizer], folder: Path) -> Tokenizer:
+    config = _mapping(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    model = _mapping(folder / "config.json") if (folder / "config.json").is_file() else {}
+    content = as_its_class_reads(_mapping(folder / TOKENIZER), config, model.get("model_type"))
+    files = {name: _text(folder / name) for name in _READ if (folder / name).is_file()}
+    try:
+        return _byte_level(kind, folder, content, config, files)
+    except _AnotherKind:
+        return _pieces(kind, folder / TOKENIZER, content, config, files)
+
+
+def _read_sentencepiece(kind: type[Tokenizer], folder: Path) -> Tokenizer:
+    """A tokenizer.model is read, and saved, as the tokenizer.json that says the same."""
+    where = folder / SENTENCEPIECE
+    config = _mapping(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    try:
+        content, roles = tokenizer_json(where.read_bytes())
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error}", where=where, fix="copy the file again") from None
+    except ModelError as error:
+        raise ModelError(error.what, where=where, fix=error.fix) from None
+    config = {f"{role}_token": name for role, name in roles.items()} | config
+    config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    content = as_its_class_reads(content, config, None)
+    files = {name: _text(folder / name) for name in _READ if (folder / name).is_file()}
+    files[TOKENIZER] = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    files[CONFIG] = json.dumps(config, ensure_ascii=False, indent=2) + "\n"
+    return _pieces(kind, where, content, config, files)
+
+
+def _pieces(
+    kind: type[Tokenizer],
+    where: Path,
+    content: Mapping[str, Any],
+    config: Mapping[str, Any],
+    files: Mapping[str, str],
+) -> Tokenizer:
+    """Whatever pipeline the `tokenizers` library runs."""
+    names = {role: _name(config.get(f"{role}_token")) for role in ("bos", "eos", "pad", "unk")}
+    try:
+        pieces = read_pieces(content, {name for name in names.values() if name})
+    except ModelError as error:
+        raise ModelError(error.what, where=where, fix=error.fix or "copy the file again") from None
+    return kind(
+        pieces.tokens,
+        pieces.special,
+        chat_template=_template(where.parent, config),
+        bos=names["bos"],
+        eos=names["eos"],
+        pad=names["pad"],
+        files=files,
+        engine=pieces.engine,
+        trims={
+            name: Trim(before=name in pieces.before, after=name in pieces.after)
+            for name in pieces.before | pieces.after
+        },
+    )
+
+
+def _byte_level(
+    kind: type[Tokenizer],
+    folder: Path,
+    content: Mapping[str, Any],
+    config: Mapping[str, Any],
+    files: Mapping[str, str],
+) -> Tokenizer:
     where = folder / TOKENIZER
-    content = _mapping(where)
     model_type = content["model"].get("type", "BPE") if isinstance(content.get("model"), dict) else None
     if model_type != "BPE":
-        raise ModelError(f"a tokenizer of another kind ({model_type})", where=where, fix=_ANOTHER_KIND)
+        raise _AnotherKind(f"a tokenizer of another kind ({model_type})", where)
     try:
         file = _File.model_validate(content, strict=True)
     except ValidationError as error:
@@ -147,30 +231,29 @@ def _read_tokenizer_json(kind: type[Tokenizer], folder: Path) -> Tokenizer:
         raise ModelError(f"{place}: {first['msg']}", where=where, fix="copy the file again") from None
     model = file.model
     if model.byte_fallback or model.continuing_subword_prefix or model.end_of_word_suffix:
-        raise ModelError("a BPE that continues words otherwise", where=where, fix=_ANOTHER_KIND)
+        raise _AnotherKind("a BPE that continues words otherwise", where)
     special, added = _added_tokens(file.added_tokens or [], where)
     tokens = _tokens(model.vocab, special | added, where)
     merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model.merges]
     _check_merges(merges, model.vocab, where)
-    names = (TOKENIZER, CONFIG, TEMPLATE, "special_tokens_map.json")
-    config = _mapping(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    pattern, normalization = _pattern(file.pre_tokenizer, where), _normalization(file.normalizer, where)
     try:
         return kind(
             tokens,
             special,
             added=added,
-            pattern=_pattern(file.pre_tokenizer, where),
-            normalization=_normalization(file.normalizer, where),
+            pattern=pattern,
+            normalization=normalization,
             chat_template=_template(folder, config),
             bos=_name(config.get("bos_token")),
             eos=_name(config.get("eos_token")),
             pad=_name(config.get("pad_token")),
-            files={name: _text(folder / name) for name in names if (folder / name).is_file()},
+            files=files,
         )
     except ModelError:
         raise
     except ValueError as error:
-        raise ModelError(f"the split pattern is not known: {error}", where=where, fix=_ANOTHER_KIND) from None
+        raise _AnotherKind(f"the split pattern is not known: {error}", where) from None
 
 
 def _read_gpt2(kind: type[Tokenizer], vocabulary: Path, merges: Path) -> Tokenizer:
@@ -196,12 +279,10 @@ def _tokens(vocab: Mapping[str, int], added: Mapping[str, int], where: Path) -> 
             if written not in added:
                 by_id[token_id] = to_bytes(written)
     except KeyError as error:
-        raise ModelError(
-            f"the vocabulary is not in GPT-2's byte alphabet ({error})", where=where, fix=_ANOTHER_KIND
-        ) from None
+        raise _AnotherKind(f"the vocabulary is not in GPT-2's byte alphabet ({error})", where) from None
     singles = {token[0] for token in by_id.values() if len(token) == 1}
     if not singles.issuperset(_BYTES_OF_UTF8):
-        raise ModelError("the vocabulary does not hold all bytes of UTF-8", where=where, fix=_ANOTHER_KIND)
+        raise _AnotherKind("the vocabulary does not hold all bytes of UTF-8", where)
     by_id |= {token_id: name.encode() for name, token_id in added.items()}
     missing = next((i for i, token_id in enumerate(sorted(by_id)) if i != token_id), None)
     if missing is not None:
@@ -217,9 +298,7 @@ def _added_tokens(entries: list[_Added], where: Path) -> tuple[dict[str, int], d
     special, added = {}, {}
     for entry in entries:
         if entry.lstrip or entry.rstrip or entry.single_word:
-            raise ModelError(
-                f"the token {entry.content!r} takes the space around it", where=where, fix=_ANOTHER_KIND
-            )
+            raise _AnotherKind(f"the token {entry.content!r} takes the space around it", where)
         plain = not entry.special and entry.content.isspace()
         (added if plain else special)[entry.content] = entry.id
     return special, added
@@ -233,7 +312,7 @@ def _check_merges(merges: list[list[str]], vocab: Mapping[str, int], where: Path
         if len(pair) != 2 or token_id is None:
             raise ModelError(f"merge {row} is broken: {pair!r}"[:200], where=where, fix="copy the file again")
         if token_id < last:
-            raise ModelError("the ids are not in the order of the merges", where=where, fix=_ANOTHER_KIND)
+            raise _AnotherKind("the ids are not in the order of the merges", where)
         last = token_id
 
 
@@ -249,7 +328,7 @@ def _pattern(pre_tokenizer: _Step | None, where: Path) -> str:
             if regex and splits[0].behavior == "Isolated" and not splits[0].invert:
                 return regex
     kinds = ", ".join(step.type for step in steps) or "nothing"
-    raise ModelError(f"text is split in another way ({kinds})", where=where, fix=_ANOTHER_KIND)
+    raise _AnotherKind(f"text is split in another way ({kinds})", where)
 
 
 def _normalization(normalizer: _Step | None, where: Path) -> Normalization | None:
@@ -258,7 +337,7 @@ def _normalization(normalizer: _Step | None, where: Path) -> Normalization | Non
     kind = normalizer.type
     if kind == "NFC" or kind == "NFD" or kind == "NFKC" or kind == "NFKD":
         return kind
-    raise ModelError(f"the normalizer {kind} is not known", where=where, fix=_ANOTHER_KIND)
+    raise _AnotherKind(f"the normalizer {kind} is not known", where)
 
 
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:

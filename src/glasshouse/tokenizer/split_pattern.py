@@ -25,12 +25,14 @@ LONGEST_WHITE_RUN = 100_000
 """Characters. The engine of `tiktoken` and `rustbpe` overflows its stack on a million, so we cut before."""
 
 _LINE_ENDS = "\r\n"
-_WHITE = frozenset(
+WHITE = (
     "\t\n\v\f\r \x85\xa0\u1680"
     "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
 """What the pattern's `\\s` means: Unicode's White_Space. (Python's `\\s` also takes U+001C to U+001F.)"""
+
+_WHITE = frozenset(WHITE)
 
 
 def long_white_runs(text: str, pattern: str) -> Iterator[tuple[int, int]]:

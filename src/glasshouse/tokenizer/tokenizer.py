@@ -1,49 +1,24 @@
 """The tokenizer: text to ids and back, one text or many, and whole conversations.
 
-Training is `rustbpe`'s, encoding is `tiktoken`'s, the files are Hugging Face's.
+Training is `rustbpe`'s, encoding an engine's (`engine.py`), the files are Hugging Face's.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import unicodedata
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import tiktoken
+from typing import Any
 
 from glasshouse.core.errors import ModelError
+from glasshouse.tokenizer.any_of import any_of
+from glasshouse.tokenizer.byte_pair_engine import BytePairEngine
 from glasshouse.tokenizer.chat_template import CHATML, ChatTemplate
+from glasshouse.tokenizer.engine import Engine, Normalization
 from glasshouse.tokenizer.special_tokens import ASSISTANT_MAY_WRITE, END_OF_TEXT, END_OF_TURN, SPECIAL_TOKENS
-from glasshouse.tokenizer.split_pattern import (
-    LONGEST_WHITE_RUN,
-    QWEN2,
-    is_unicode,
-    long_white_runs,
-    parts_of,
-    well_formed,
-)
+from glasshouse.tokenizer.split_pattern import QWEN2, WHITE
 from glasshouse.tokenizer.training import learn_tokens
-
-Normalization = Literal["NFC", "NFD", "NFKC", "NFKD"]
-"""Unicode's normal forms. Ours uses none, so that every text comes back as it was."""
-
-_GROUP = 262_144
-"""Characters that a thread encodes at a time: so many that handing out the work costs nothing."""
-
-_PART = 2_097_152
-"""Characters of the parts that a longer text is cut into: joining their ids again is not free."""
-
-_BETWEEN = "\uffff"
-"""Stands between texts that are encoded in one go. Unicode keeps this character for such uses."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +29,20 @@ class ChatTokens:
     assistant_mask: list[bool]  # (seq,)
 
 
-class Tokenizer:
-    """Byte-level BPE. Every text can be encoded, and decoding gives it back exactly.
+@dataclass(frozen=True)
+class Trim:
+    """What a special token takes with it: the white space before its name, or after it."""
 
-    A lone surrogate is not Unicode text; as in tiktoken it is read as U+FFFD.
+    before: bool = False
+    after: bool = False
+
+
+class Tokenizer:
+    """Byte-level BPE: every text can be encoded, and decoding gives it back exactly.
+
+    A lone surrogate is not Unicode text; as in tiktoken it is read as U+FFFD. A folder may also hold another
+    pipeline of the `tokenizers` library, SentencePiece's above all. Its ids are those of transformers, but
+    the text need not come back as it was: `pieces_engine` says when it does.
 
     >>> tokenizer = Tokenizer.train(["to be or not to be"], vocab_size=265)
     >>> tokenizer.decode(tokenizer.encode("to be"))
@@ -77,32 +62,27 @@ class Tokenizer:
         pad: str | None = END_OF_TEXT,
         added: Mapping[str, int] | None = None,
         files: Mapping[str, str] | None = None,
+        engine: Engine | None = None,
+        trims: Mapping[str, Trim] | None = None,
     ) -> None:
         """`tokens[id]` are the bytes of each token, in order of rank; `special` maps names to ids.
 
         `added` are tokens that are found in plain text before it is split, as GPT-NeoX's runs of spaces.
         `files` are the texts of the files this tokenizer was loaded from: they are saved again unchanged.
+        `engine` encodes plain text in place of byte-level BPE; then `pattern`, `normalization` and `added`
+        are its own. `trims` are the special tokens that take the white space before or after them.
         """
         self._tokens = list(tokens)
         self.special: dict[str, int] = dict(special)
-        self.pattern = pattern
-        self.normalization: Normalization | None = normalization
         self._roles = {"bos": bos, "eos": eos, "pad": pad}
         self._chat_template = chat_template
         self.files = files
         self._special_ids = frozenset(self.special.values())
-        apart = self._special_ids.union((added or {}).values())
-        self.ranks = {token: i for i, token in enumerate(self._tokens) if i not in apart}
-        # Our special tokens are cut out before tiktoken sees a text; the one it knows is the separator.
-        self._encoding = tiktoken.Encoding(
-            "glasshouse",
-            pat_str=pattern,
-            mergeable_ranks=self.ranks,
-            special_tokens={_BETWEEN: len(self._tokens)},
+        self._engine = engine or BytePairEngine(
+            self._tokens, self._special_ids, pattern, normalization, added
         )
-        self._added = dict(added or {})
-        self._added_text = _any_of(self._added)
-        self._special_text = _any_of(self.special)
+        self._trims = dict(trims or {})
+        self._special_text = any_of(self.special)
 
     # Making one
 
@@ -118,7 +98,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
-        """Read a Hugging Face folder with a byte-level BPE tokenizer; raises ModelError for other kinds."""
+        """Read a Hugging Face folder: tokenizer.json, SentencePiece's tokenizer.model, or GPT-2's two files.
+
+        Raises ModelError for what is damaged, and for kinds whose tokens do not stand for bytes of the text.
+        """
         from glasshouse.tokenizer.folder import read
 
         return read(cls, Path(folder))
@@ -133,70 +116,54 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`. Names of special tokens in it are plain text."""
-        text = self._normalized(text)
-        if not self._added:
-            return self._encode_words(text)
-        ids: list[int] = []
-        for i, piece in enumerate(self._added_text.split(text)):
-            ids += [self._added[piece]] if i % 2 else self._encode_words(piece)
-        return ids
-
-    def _encode_words(self, text: str) -> list[int]:
-        if len(text) < LONGEST_WHITE_RUN:
-            return self._encoding.encode_ordinary(text)
-        # Very long white space is kept from the engine, whose stack it would overflow.
-        ids: list[int] = []
-        start = 0
-        for run_start, run_end in long_white_runs(text, self.pattern):
-            ids += self._encoding.encode_ordinary(text[start:run_start])
-            ids += self._encoding._encode_single_piece(text[run_start:run_end])
-            start = run_end
-        return ids + self._encoding.encode_ordinary(text[start:] if start else text)
+        return self._engine.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of every text, on all cores: the same as encode of each."""
-        # Very long texts are cut where every word ends anyway, to share them between threads.
-        cut = [list(parts_of(text, _PART)) if self.pattern == QWEN2 else [text] for text in texts]
-        encoded = iter(self._encode_parts([part for parts in cut for part in parts]))
-        result = []
-        for parts in cut:
-            ids = next(encoded)
-            for more in islice(encoded, len(parts) - 1):
-                ids += more
-            result.append(ids)
-        return result
-
-    def _encode_parts(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        groups = list(_groups(texts))
-        if len(groups) < 2:
-            return chain.from_iterable(map(self._encode_group, groups))
-        with ThreadPoolExecutor(min(_threads(), len(groups))) as executor:
-            return chain.from_iterable(list(executor.map(self._encode_group, groups)))
-
-    def _encode_group(self, texts: list[str]) -> list[list[int]]:
-        """Short texts are encoded as one: a call of the engine costs as much as a hundred characters."""
-        joined = self._normalized(_BETWEEN.join(texts))
-        separable = joined.count(_BETWEEN) == len(texts) - 1 and is_unicode(joined)
-        if len(texts) == 1 or self._added or not separable:
-            return [self.encode(text) for text in texts]
-        ids = self._encoding.encode_to_numpy(joined, allowed_special={_BETWEEN}, disallowed_special=())
-        ends = np.flatnonzero(ids == len(self._tokens)).tolist()  # (texts - 1,)
-        flat: list[int] = ids.tolist()
-        return [
-            flat[start:end] for start, end in zip([0, *(e + 1 for e in ends)], [*ends, None], strict=True)
-        ]
+        return self._engine.encode_batch(texts)
 
     def encode_with_special(self, text: str) -> list[int]:
         """Ids of `text` in which names of special tokens become those tokens: for text that we wrote."""
+        pieces = self._special_text.split(text)
         ids: list[int] = []
-        for i, piece in enumerate(self._special_text.split(text)):
-            ids += [self.special[piece]] if i % 2 else self.encode(piece)
+        for i, piece in enumerate(pieces):
+            if i % 2:
+                ids.append(self.special[piece])
+                continue
+            before = pieces[i - 1] if i else None
+            after = pieces[i + 1] if i + 1 < len(pieces) else None
+            start, end = self._kept(piece, before, after)
+            ids += self._engine.encode(piece[start:end], first=not i)
         return ids
+
+    def _kept(self, text: str, before: str | None, after: str | None) -> tuple[int, int]:
+        """The span of a text that the special tokens around it leave."""
+        start, end = 0, len(text)
+        if before in self._trims and self._trims[before].after:
+            start = len(text) - len(text.lstrip(WHITE))
+        if after in self._trims and self._trims[after].before:
+            end = max(start, len(text.rstrip(WHITE)))
+        return start, end
 
     @property
     def added(self) -> Mapping[str, int]:
         """Tokens that are found in plain text before it is split."""
-        return self._added
+        return self._engine.added
+
+    @property
+    def pattern(self) -> str | None:
+        """The one pattern that text is split by; None where it is split otherwise."""
+        return self._engine.pattern
+
+    @property
+    def normalization(self) -> Normalization | None:
+        """Unicode's normal form that text is brought to first."""
+        return self._engine.normalization
+
+    @property
+    def ranks(self) -> Mapping[bytes, int]:
+        """Bytes of each token that is merged, to its rank; empty where the engine is not byte-level BPE."""
+        return self._engine.ranks
 
     # Ids to text
 
@@ -206,23 +173,34 @@ class Tokenizer:
         return len(self._tokens)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that one token stands for (a special token: its name)."""
+        """The bytes that one token stands for inside a text (a special token: its name)."""
+        self._check(token_id)
+        return self._tokens[token_id]
+
+    def decode_bytes(self, ids: Iterable[int], skip_special: bool = False) -> bytes:
+        """The bytes of the ids as a whole text; they need not be whole characters.
+
+        SentencePiece drops the space that it put before the first word, so there the bytes of a text may be
+        one space shorter than those of its tokens.
+        """
+        return self._engine.bytes_of(self._known(ids, skip_special))
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+        """The text of the ids; bytes that are not UTF-8 become U+FFFD."""
+        return self._engine.text_of(self._known(ids, skip_special))
+
+    def _known(self, ids: Iterable[int], skip_special: bool) -> list[int]:
+        known = list(ids)
+        for i in known:
+            self._check(i)
+        return [i for i in known if i not in self._special_ids] if skip_special else known
+
+    def _check(self, token_id: int) -> None:
         if not 0 <= token_id < len(self._tokens):
             raise ModelError(
                 f"token id {token_id} is outside the vocabulary of {len(self._tokens):,}",
                 fix="use the tokenizer that belongs to the model",
             )
-        return self._tokens[token_id]
-
-    def decode_bytes(self, ids: Iterable[int], skip_special: bool = False) -> bytes:
-        """The bytes of the ids; they need not be whole characters."""
-        if skip_special:
-            return b"".join([self.token_bytes(i) for i in ids if i not in self._special_ids])
-        return b"".join([self.token_bytes(i) for i in ids])
-
-    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        """The text of the ids; bytes that are not UTF-8 become U+FFFD."""
-        return self.decode_bytes(ids, skip_special).decode("utf-8", errors="replace")
 
     # Conversations
 
@@ -265,30 +243,23 @@ class Tokenizer:
         rendered = self._template.render_pieces(messages, add_generation_prompt, tools)
         ids: list[int] = []
         mask: list[bool] = []
-        for piece in rendered:
+        for i, piece in enumerate(rendered):
             if piece.special:
                 ids.append(self.special[piece.text])
                 mask.append(any(piece.written))
                 continue
-            piece_ids = self.encode(piece.text)
+            before = rendered[i - 1].text if i else None
+            after = rendered[i + 1].text if i + 1 < len(rendered) else None
+            start, end = self._kept(piece.text, before, after)
+            written = [
+                (max(a, start) - start, min(b, end) - start)
+                for a, b in piece.written
+                if max(a, start) < min(b, end)
+            ]
+            piece_ids, piece_mask = self._engine.encode_marked(piece.text[start:end], written, first=not i)
             ids += piece_ids
-            mask += self._mask(piece_ids, piece.text, piece.written)
+            mask += piece_mask
         return ChatTokens(ids, mask)
-
-    def _mask(self, ids: list[int], text: str, written: list[tuple[int, int]]) -> list[bool]:
-        """True where a token holds a byte of one of the character spans `written` of `text`."""
-        if not written:
-            return [False] * len(ids)
-        ends = list(accumulate(len(self._tokens[i]) for i in ids))  # (seq,) bytes up to and with each token
-        mask = [False] * len(ids)
-        for start, end in written:
-            first = bisect_right(ends, len(self._normalized(well_formed(text[:start])).encode()))
-            last = bisect_left(ends, len(self._normalized(well_formed(text[:end])).encode()))
-            mask[first : last + 1] = [True] * (min(last + 1, len(ids)) - first)
-        return mask
-
-    def _normalized(self, text: str) -> str:
-        return text if self.normalization is None else unicodedata.normalize(self.normalization, text)
 
     # Special tokens with a role
 
@@ -324,28 +295,3 @@ class Tokenizer:
         raise ModelError(
             f"this tokenizer has no {role} token", fix="name its eos_token in its tokenizer_config.json"
         )
-
-
-def _any_of(names: Iterable[str]) -> re.Pattern[str]:
-    """Splits a text at these names, the longest where several begin; the odd parts are the names."""
-    longest_first = sorted(map(re.escape, names), key=len, reverse=True)
-    return re.compile(f"({'|'.join(longest_first) or '(?!)'})")
-
-
-def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Neighbouring texts of about _GROUP characters together."""
-    group: list[str] = []
-    size = 0
-    for text in texts:
-        if group and size + len(text) > _GROUP:
-            yield group
-            group, size = [], 0
-        group.append(text)
-        size += len(text)
-    if group:
-        yield group
-
-
-def _threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
