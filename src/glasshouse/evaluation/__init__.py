@@ -1,7 +1,16 @@
 """Measured, not claimed: probes with known truth, intervals, and baselines scored beside every model."""
 
+from glasshouse.evaluation.experts import expert_shares
 from glasshouse.evaluation.intervals import Estimate
 from glasshouse.evaluation.suite import LOWER_IS_BETTER, PROBES, run_baselines, run_suite
 from glasshouse.evaluation.text import bits_per_byte
 
-__all__ = ["LOWER_IS_BETTER", "PROBES", "Estimate", "bits_per_byte", "run_baselines", "run_suite"]
+__all__ = [
+    "LOWER_IS_BETTER",
+    "PROBES",
+    "Estimate",
+    "bits_per_byte",
+    "expert_shares",
+    "run_baselines",
+    "run_suite",
+]

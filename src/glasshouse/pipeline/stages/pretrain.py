@@ -41,7 +41,7 @@ def pretrain(
     """Train `start` on the corpus folder's training part; returns the training loop's summary."""
     from glasshouse.data import PackedBatches, Shards
     from glasshouse.model import save
-    from glasshouse.training import NextToken, train, validation_loss
+    from glasshouse.training import NextToken, expert_load, train, validation_loss
 
     for part, name in (("train", TRAIN), ("validation", VALIDATION)):
         write_shards(corpus / name, part, tokenizer, out / "shards" / part)
@@ -50,7 +50,8 @@ def pretrain(
     window = min(config.sequence_length, int(held_out.offsets[-1]))
 
     def evaluate(model: Transformer, step: int) -> dict[str, float]:
-        return {"val_loss": validation_loss(model, held_out, window, config.eval_tokens).nats_per_token}
+        loss = validation_loss(model, held_out, window, config.eval_tokens).nats_per_token
+        return {"val_loss": loss, **expert_load(model, held_out, window, config.eval_tokens)}
 
     return train(
         start,
