@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from glasshouse.model import ModelConfig, initialise
-from glasshouse.model.experts import SparseMLP, balance_loss, z_loss
+from glasshouse.model.experts import ROUNDING, SparseMLP, _sorted_by_expert, balance_loss, z_loss
 
 SHAPE = {
     "model_type": "qwen3_moe",
@@ -62,6 +62,36 @@ def test_every_token_gets_its_experts(top_k: int, normed: bool) -> None:
         strict=True,
     ):
         assert torch.allclose(a, b, atol=1e-3, rtol=1e-4)
+
+
+def test_many_tokens_deterministically() -> None:
+    """With so many tokens that experts' rows are rounded up: still exact, in training's strict mode."""
+    mlp = layer()
+    x = torch.randn(5, 40, 12, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    wanted = [x, *mlp.parameters()]
+    mode = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error")
+    try:
+        mine = mlp(x)
+        gradients = torch.autograd.grad(mine.sin().sum(), wanted)
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+    exact = brute_force(mlp, x)
+    assert torch.allclose(mine, exact, atol=1e-4)
+    for a, b in zip(gradients, torch.autograd.grad(exact.sin().sum(), wanted), strict=True):
+        assert torch.allclose(a, b, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 200])
+def test_every_assignment_has_a_row_of_its_own(tokens: int) -> None:
+    """Inside its expert's rows; spare rows stand at the end of an expert's, and are few."""
+    chosen = torch.rand(tokens, 5, generator=torch.Generator().manual_seed(2)).topk(2).indices
+    row_tokens, places, rooms = _sorted_by_expert(chosen, 5)
+    assert len(set(places.flatten().tolist())) == 2 * tokens
+    assert torch.equal(row_tokens[places], torch.arange(tokens)[:, None].expand(-1, 2))
+    owner = torch.arange(5).repeat_interleave(torch.tensor(rooms))
+    assert torch.equal(owner[places], chosen)
+    assert len(row_tokens) == sum(rooms) <= 2 * tokens * (1 + 1 / ROUNDING)
 
 
 def test_one_busy_expert_takes_all_tokens() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from glasshouse.core.errors import ConfigError, ModelError
-from glasshouse.model import ModelConfig, initialise, load, save
+from glasshouse.model import ModelConfig, Transformer, initialise, load, save
 from glasshouse.model.layers import Linear
 from glasshouse.model.lora import LoRAConfig, add_adapter, linear_maps
 from glasshouse.model.quantize import (
@@ -18,6 +18,7 @@ from glasshouse.model.quantize import (
     SCHEMES,
     QuantizedLinear,
     dequantize,
+    quantization,
     quantize,
     quantize_model,
     size_in_bytes,
@@ -97,6 +98,72 @@ def test_whole_models(scheme: str, tmp_path: Path) -> None:
     assert size_in_bytes(model) == before - weights * (32 - bits) / 8
     save(model, None, tmp_path / "few")
     again = load(tmp_path / "few")
+    with torch.no_grad():
+        assert torch.equal(again(ids), model(ids))
+    add_adapter(again, LoRAConfig(r=2))
+    again.loss(ids, ids).backward()
+    assert all(p.grad is not None for p in again.parameters() if p.requires_grad)
+
+
+MOE = {
+    "model_type": "qwen3_moe",
+    "vocab_size": 50,
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 96,
+}
+
+
+def sparse(family: str = "qwen3_moe") -> Transformer:
+    """A mixture of experts with all weights drawn."""
+    changes = {"model_type": family}
+    if family == "mixtral":
+        changes = {"model_type": family, "intermediate_size": 96}
+    model = initialise(ModelConfig.parse(MOE | changes), 1)
+    for name, parameter in model.named_parameters():
+        if "layers." in name and parameter.ndim > 1:
+            flat = weight(parameter.numel() // parameter.shape[-1], parameter.shape[-1], seed=len(name))
+            parameter.data = 0.1 * flat.view_as(parameter)
+    torch.nn.init.normal_(model.lm_head.weight, generator=torch.Generator().manual_seed(4))
+    return model
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_experts_compute_with_their_unpacked_matrices(scheme: str) -> None:
+    """Outputs, and the input's gradient, are those of full-precision experts that hold the same values."""
+    few, plain = sparse(), sparse()
+    quantize_model(few, scheme)
+    mine, theirs = few.model.layers[1].mlp, plain.model.layers[1].mlp
+    for name in ("gate_up_proj", "down_proj"):
+        stack = getattr(mine.experts, name)
+        matrices = torch.stack([stack.unpacked(e, torch.float32) for e in range(4)])
+        assert torch.equal(matrices[2], back(getattr(theirs.experts, name)[2].detach(), scheme))
+        getattr(theirs.experts, name).data = matrices
+    x = weight(60, 128, seed=5).view(2, 30, 128).requires_grad_()
+    assert torch.allclose(mine(x), theirs(x), atol=1e-5)
+    mine_slope, slope = (torch.autograd.grad(mlp(x).sin().sum(), x)[0] for mlp in (mine, theirs))
+    assert torch.allclose(mine_slope, slope, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "mixtral"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_whole_mixtures(scheme: str, family: str, tmp_path: Path) -> None:
+    """Experts shrink as linear maps do, routers stay; a folder gives the same bits and takes adapters."""
+    model = sparse(family)
+    before, ids = size_in_bytes(model), torch.arange(20)[None]
+    maps = sum(linear.in_features * linear.out_features for _, linear in linear_maps(model))
+    experts = 2 * 4 * (2 * 96 * 128)  # gate and up: whole groups
+    down = 2 * 4 * 128  # rows of 96: a group and a half, padded to two
+    quantize_model(model, scheme)
+    bits = {"int8": 8, "int4": 4, "nf4": 4}[scheme]
+    kept = maps * (bits + 0.25) / 8 + experts * (bits + 0.25) / 8 + down * (128 * bits / 8 + 2 * 2)
+    assert size_in_bytes(model) == before - 4 * (maps + experts + down * 96) + kept
+    assert model.model.layers[0].mlp.gate.weight.dtype == torch.float32
+    save(model, None, tmp_path / "few")
+    again = load(tmp_path / "few")
+    assert quantization(again) == scheme
     with torch.no_grad():
         assert torch.equal(again(ids), model(ids))
     add_adapter(again, LoRAConfig(r=2))

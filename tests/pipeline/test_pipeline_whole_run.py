@@ -45,6 +45,24 @@ def test_probes_of_every_model_have_value_interval_and_count(tiny_run):
     assert all({"name", "prompt", "reply"} <= sample.keys() for sample in samples["sft"])
 
 
+def test_a_mixture_of_experts_tells_their_load(tiny, tiny_run, tmp_path):
+    """In the metrics, by layer and skill after each stage, and in the report; nothing for a dense model."""
+    assert not list(tiny_run.rglob("experts.json"))
+    assert "expert_load_max" not in (tiny_run / "pretrain" / "metrics.jsonl").read_text()
+    small = {"model.num_hidden_layers": 2, "model.num_attention_heads": 2, "model.num_key_value_heads": 2}
+    run = glasshouse.run("pocket-moe", out=tmp_path / "moe", overrides={**tiny, **small})
+    rows = [json.loads(line) for line in (run.path / "pretrain" / "metrics.jsonl").read_text().splitlines()]
+    told = [row for row in rows if "val_loss" in row]
+    assert all(0 <= row["expert_load_min"] <= 1 <= row["expert_load_max"] <= 4 for row in told)
+    assert told == [row for row in rows if "router_entropy" in row]
+    for model in ("init", "pretrain", "sft"):
+        load = json.loads((run.path / "evaluation" / model / "experts.json").read_text())
+        assert set(load["domains"]) == {"people", "places", "patterns", "chance"}
+        for domain in load["domains"].values():
+            assert [len(shares) for shares in domain["shares"]] == [8, 8]
+    assert 'aria-label="Experts of sft"' in (run.path / "report.html").read_text()
+
+
 def test_records_say_what_a_stage_cost(tiny_run):
     record = RunFolder(tiny_run).record("pretrain")
     assert record.tokens > 20_000

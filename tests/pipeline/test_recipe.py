@@ -101,6 +101,16 @@ def test_rows_longer_than_the_context_are_refused():
     assert "max_position_embeddings" in fails("pocket", overrides=["sft.sequence_length=4096"])
 
 
+def test_pocket_moe_does_the_work_of_pocket():
+    """Nothing but the MLPs differs, and a token passes through as many weights, the routers' apart."""
+    dense, sparse = load_recipe("pocket"), load_recipe("pocket-moe")
+    one, two = dense.model_dump(exclude={"name", "model"}), sparse.model_dump(exclude={"name", "model"})
+    assert one == two
+    routers = 6 * 5 * 8 * 128  # forward and backward of five layers' eight experts
+    assert sparse.model.flops_per_token(256) == dense.model.flops_per_token(256) + routers
+    assert sparse.model.num_parameters() > 2 * dense.model.num_parameters()
+
+
 def test_extends_merges_section_by_section(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("extends: pocket\nname: mine\nsft: {epochs: 9}\nevaluate: null\n")

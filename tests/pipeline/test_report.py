@@ -125,6 +125,25 @@ def test_report_shows_the_figures_of_the_run(runs):
     assert 'aria-label="Loss of sft"' in text
 
 
+def test_experts_are_shown_where_there_are_some(runs):
+    """The newest model's picture stands open, earlier ones folded; dense models show nothing of the kind."""
+    assert "Experts" not in write_report(runs[0]).read_text()
+    for model, domain in (("init", HOSTILE), ("sft", "letters")):
+        (runs[1] / "evaluation" / model).mkdir()
+        load = {"tokens": 500, "shares": [[0.75, 0.25, 0.0, 0.0]]}
+        found = {"experts": 4, "experts_per_token": 1, "layers": [3], "domains": {domain: load}}
+        (runs[1] / "evaluation" / model / "experts.json").write_text(json.dumps(found))
+    text = write_report(runs[1]).read_text()
+    assert text.count("<svg") == 4
+    assert 'aria-label="Experts of sft"' in text
+    assert (
+        text.index("Experts of sft") < text.index("<summary>init</summary>") < text.index("Experts of init")
+    )
+    assert "3.00 times an even share, the idlest 0.00" in text
+    assert HOSTILE not in text
+    assert Page(text).open == []
+
+
 def test_report_is_the_same_when_written_twice(runs):
     """Curves included: nothing in it depends on the time or on chance."""
     assert write_report(runs[0]).read_text() == write_report(runs[0]).read_text()

@@ -101,6 +101,24 @@ def test_the_first_loss_is_the_models_mean_cross_entropy(tiny):
     assert rows_of(tiny.folder / "out")[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_experts_are_trained_to_the_same_bits_twice(tiny):
+    """A mixture of experts under the strict determinism of training: its routers and experts all move."""
+    shape = {
+        "model_type": "qwen3_moe",
+        "num_experts": 4,
+        "moe_intermediate_size": 16,
+        "router_aux_loss_coef": 0.01,
+        "router_z_loss_coef": 0.001,
+    }
+    first, second = tiny.model(**shape), tiny.model(**shape)
+    before = {name: p.detach().clone() for name, p in first.named_parameters()}
+    tiny.train("first", model=first)
+    tiny.train("second", model=second)
+    for (name, one), two in zip(first.named_parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, two), name
+        assert not torch.equal(one, before[name]), name
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_micro_batches_change_nothing(tiny, rows):
     """The gradient of a batch does not depend on how many rows go through the model at once."""

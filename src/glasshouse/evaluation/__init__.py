@@ -1,5 +1,6 @@
 """Measured, not claimed: probes with known truth, intervals, and baselines scored beside every model."""
 
+from glasshouse.evaluation.experts import expert_shares
 from glasshouse.evaluation.intervals import Estimate
 from glasshouse.evaluation.suite import LOWER_IS_BETTER, PROBES, run_baselines, run_suite
 from glasshouse.evaluation.text import bits_per_byte
@@ -11,6 +12,7 @@ __all__ = [
     "Estimate",
     "bits_per_byte",
     "bits_per_byte_by_position",
+    "expert_shares",
     "run_baselines",
     "run_suite",
 ]

@@ -22,7 +22,7 @@ from glasshouse.core.storage import directory, read_json, write_json
 from glasshouse.model.hf_config import config_json, read_config, read_scheme
 from glasshouse.model.layout import IGNORED_ENDINGS, POSITIONS, Part, Stored, layout
 from glasshouse.model.lora import adapter_names, linear_maps
-from glasshouse.model.quantize import QuantizedLinear, empty_quantized, quantization
+from glasshouse.model.quantize import FewBits, QuantizedLinear, empty_quantized, quantization
 from glasshouse.model.transformer import Transformer
 
 WEIGHTS = "model.safetensors"
@@ -83,15 +83,17 @@ def _stored(model: Transformer) -> list[Stored]:
     few_bits = {
         f"{path}.weight" for path, linear in linear_maps(model) if isinstance(linear, QuantizedLinear)
     }
-    found: list[Stored] = []
+    few_bits |= {path for path, module in model.named_modules() if isinstance(module, FewBits)}
+    found: dict[str, Stored] = {}
     for stored in layout(model.config):
         if stored.parts[0].own not in few_bits:
-            found.append(stored)
+            found[stored.name] = stored
             continue
-        for part in stored.parts:
+        for part in stored.parts:  # of experts several tensors are parts of one stack: it stands once
             path = part.own.removesuffix(".weight")
-            found += [Stored(f"{path}.{kind}", (Part(f"{path}.{kind}"),)) for kind in ("codes", "scales")]
-    return found
+            for name in (f"{path}.codes", f"{path}.scales"):
+                found[name] = Stored(name, (Part(name),))
+    return list(found.values())
 
 
 def load(

@@ -5,13 +5,15 @@
     nf4   the nearest of 16 quantiles of a normal distribution, scaled to   4.25 bits
           the largest: QLoRA's data type (arXiv:2305.14314, section 3)
 
-Scales are bfloat16. Embeddings, head, norms, biases and routers keep their precision. Unpacked weights
+Scales are bfloat16. Embeddings, head, norms, biases and routers keep their precision; of experts, all
+matrices are in few bits, and only those that get tokens are unpacked, one at a time. Unpacked weights
 live for one product and are unpacked again in the backward pass, so that training adapters over a
 quantized base (QLoRA) never holds the base in full.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -19,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glasshouse.core.errors import ConfigError
+from glasshouse.model.experts import Experts, SparseMLP
 from glasshouse.model.layers import Linear
 from glasshouse.model.lora import linear_maps
 from glasshouse.model.transformer import Transformer
@@ -159,8 +162,80 @@ class _Product(torch.autograd.Function):
         return grad @ ctx.linear.unpacked(grad.dtype), None
 
 
+class FewBits(nn.Module):
+    """A stack of matrices (count, rows, columns) in few bits: codes and scales of each, stacked too."""
+
+    codes: Tensor
+    scales: Tensor
+
+    def __init__(self, shape: tuple[int, ...], scheme: Scheme) -> None:
+        super().__init__()
+        self.count, self.rows, self.columns = shape
+        self.scheme: Scheme = scheme
+        groups = -(-self.columns // GROUP)
+        width = groups * GROUP // (1 if scheme == "int8" else 2)
+        self.codes = nn.Buffer(torch.empty(self.count, self.rows, width, dtype=torch.uint8))
+        self.scales = nn.Buffer(torch.empty(self.count, self.rows, groups, dtype=torch.bfloat16))
+
+    def pack(self, weight: Tensor) -> None:
+        """Take over the values of a stack of matrices."""
+        for codes, scales, matrix in zip(self.codes, self.scales, weight.detach(), strict=True):
+            for mine, found in zip((codes, scales), quantize(matrix, self.scheme), strict=True):
+                mine.copy_(found)
+
+    def unpacked(self, index: int, dtype: torch.dtype) -> Tensor:
+        """The matrix (rows, columns) of one place in the stack."""
+        return dequantize(self.codes[index], self.scales[index], self.scheme, self.columns, dtype)
+
+
+class QuantizedExperts(Experts):
+    """The frozen experts of a layer with their weights in few bits."""
+
+    gate_up_proj: FewBits  # type: ignore[assignment]
+    down_proj: FewBits  # type: ignore[assignment]
+
+    def __init__(self, experts: Experts, scheme: Scheme) -> None:
+        """Of the same shape; the codes are still to be packed, or read from a folder."""
+        nn.Module.__init__(self)
+        self.act, self.is_silu = experts.act, experts.is_silu
+        for name in ("gate_up_proj", "down_proj"):
+            setattr(self, name, FewBits(getattr(experts, name).shape, scheme))
+
+    @classmethod
+    def of(cls, experts: Experts, scheme: Scheme) -> QuantizedExperts:
+        made = cls(experts, scheme).to(experts.down_proj.device)
+        made.gate_up_proj.pack(experts.gate_up_proj)
+        made.down_proj.pack(experts.down_proj)
+        return made
+
+    def product(self, rows: Tensor, name: str, counts: Sequence[int]) -> Tensor:
+        return _StackProduct.apply(rows, getattr(self, name), counts)
+
+
+class _StackProduct(torch.autograd.Function):
+    """Expert by expert rows · Wᵀ, each W unpacked for the moment of its product, in both passes."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, stack: FewBits, counts: Sequence[int]) -> Tensor:
+        ctx.stack, ctx.counts = stack, counts
+        out = rows.new_empty(len(rows), stack.rows)
+        for index, (piece, into) in enumerate(zip(rows.split(counts), out.split(counts), strict=True)):
+            if len(piece):
+                torch.mm(piece, stack.unpacked(index, rows.dtype).T, out=into)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        stack, counts = ctx.stack, ctx.counts
+        by_rows = grad.new_empty(len(grad), stack.columns)
+        for index, (slope, into) in enumerate(zip(grad.split(counts), by_rows.split(counts), strict=True)):
+            if len(slope):
+                torch.mm(slope, stack.unpacked(index, grad.dtype), out=into)
+        return by_rows, None, None
+
+
 def quantize_model(model: Transformer, scheme: Scheme) -> None:
-    """Replace every linear map inside the blocks, in place, one at a time.
+    """Replace every linear map and all experts inside the blocks, in place, one at a time.
 
     Raises ConfigError for an unknown scheme.
     """
@@ -170,19 +245,30 @@ def quantize_model(model: Transformer, scheme: Scheme) -> None:
         if type(linear) is Linear:
             parent, child = name.rsplit(".", 1)
             setattr(model.get_submodule(parent), child, QuantizedLinear.of(linear, scheme))
+    for mlp, experts in _stacks(model):
+        if type(experts) is Experts:
+            mlp.experts = QuantizedExperts.of(experts, scheme)
+
+
+def _stacks(model: Transformer) -> Iterator[tuple[SparseMLP, Experts]]:
+    for module in list(model.modules()):
+        if isinstance(module, SparseMLP):
+            yield module, module.experts
 
 
 def empty_quantized(model: Transformer, scheme: Scheme) -> None:
-    """Replace every linear map inside the blocks by one whose codes are still to be read."""
+    """Replace every linear map and all experts inside the blocks by such whose codes are still to be read."""
     for name, linear in list(linear_maps(model)):
         made = QuantizedLinear(linear.in_features, linear.out_features, linear.bias is not None, scheme)
         parent, child = name.rsplit(".", 1)
         setattr(model.get_submodule(parent), child, made.to(model.device))
+    for mlp, experts in _stacks(model):
+        mlp.experts = QuantizedExperts(experts, scheme).to(model.device)
 
 
 def quantization(model: Transformer) -> Scheme | None:
     """The scheme of a quantized model, None of one in full precision."""
-    return next((m.scheme for m in model.modules() if isinstance(m, QuantizedLinear)), None)
+    return next((m.scheme for m in model.modules() if isinstance(m, QuantizedLinear | FewBits)), None)
 
 
 def size_in_bytes(model: Transformer) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from glasshouse.core.storage import write_text
 from glasshouse.pipeline.curves import Curve, loss_svg
+from glasshouse.pipeline.expert_map import expert_map
 from glasshouse.pipeline.record import Record
 from glasshouse.pipeline.summary import (
     BASELINES,
@@ -38,6 +39,7 @@ def write_report(run: str | Path, *, curves: bool = True) -> Path:
         "report.html.jinja",
         run=summary,
         curves=drawn,
+        experts=_experts(summary),
         probes=[(name, _bars(summary, name)) for name in probe_names(summary)],
         prompts=_prompts(summary),
         work=[_work(name, record, summary.cost(record)) for name, record in summary.records.items()],
@@ -128,6 +130,34 @@ def _bars(summary: Summary, probe: str) -> list[dict[str, Any]]:
                 bar.update(low=place(p["low"]), span=round(place(p["high"]) - place(p["low"]), 2))
         bars.append(bar)
     return bars
+
+
+def _experts(summary: Summary) -> list[dict[str, Any]]:
+    """One row for each mixture of experts, the newest first: its picture, and its most and least loaded."""
+    rows = []
+    for model, load in reversed(summary.experts.items()):
+        domains, count = load["domains"], load["experts"]
+        if not domains:
+            continue
+        tokens = sum(domain["tokens"] for domain in domains.values())
+        overall = [  # of each layer and expert, domains weighted alike
+            sum(shares) / len(domains) * count
+            for layer in zip(*(domain["shares"] for domain in domains.values()), strict=True)
+            for shares in zip(*layer, strict=True)
+        ]
+        picture = expert_map(load, f"Experts of {model}")
+        rows.append(
+            {
+                "model": model,
+                "picture": picture,
+                "tokens": tokens,
+                "most": max(overall),
+                "least": min(overall),
+                "experts": count,
+                "chosen": load["experts_per_token"],
+            }
+        )
+    return rows
 
 
 def _prompts(summary: Summary) -> list[dict[str, Any]]:

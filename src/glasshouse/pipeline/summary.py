@@ -82,6 +82,12 @@ class Summary:
         return read_json(path) if path.is_file() else {}
 
     @cached_property
+    def experts(self) -> dict[str, dict[str, Any]]:
+        """Model -> the load of its experts, by layer and domain; only for mixtures of experts."""
+        paths = {model: self.path / "evaluation" / model / "experts.json" for model in self.models}
+        return {model: read_json(path) for model, path in paths.items() if path.is_file()}
+
+    @cached_property
     def statistics(self) -> dict[str, Any]:
         """Of the corpus: {"train": {"documents", "bytes", "words", "sources"}, "validation": ...}."""
         path = self.path / "corpus" / "statistics.json"

@@ -3,7 +3,7 @@
 from glasshouse.training.config import TrainingConfig
 from glasshouse.training.loop import train
 from glasshouse.training.objective import LossSum, NextToken, Objective, TokenBatch
-from glasshouse.training.validation import ValidationLoss, validation_loss
+from glasshouse.training.validation import ValidationLoss, expert_load, validation_loss
 
 __all__ = [
     "LossSum",
@@ -12,6 +12,7 @@ __all__ = [
     "TokenBatch",
     "TrainingConfig",
     "ValidationLoss",
+    "expert_load",
     "train",
     "validation_loss",
 ]

@@ -2,6 +2,7 @@
 
     evaluation/<model>/probes.json     probe -> {"value", "low", "high", "n"}, 95% intervals
     evaluation/<model>/samples.json    the fixed prompts, each with this model's reply
+    evaluation/<model>/experts.json    of a mixture of experts: each one's load, by layer and domain
 
 <model> is a stage that leaves a model, or "init" (untrained) or "base" for what came before all. The
 folder evaluation/baselines/ holds the same probes answered without any model.
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from glasshouse.tokenizer import Tokenizer
     from glasshouse.world import World
 
-PROBES, SAMPLES = "probes.json", "samples.json"
+PROBES, SAMPLES, EXPERTS = "probes.json", "samples.json", "experts.json"
+
+DOMAINS = 24
+"""Sources of documents whose experts are told apart, the largest ones of the held-out part."""
 
 SAMPLE_PROMPTS = 4
 """Places in held-out text that a model of the user's own text continues in the report."""
@@ -78,6 +82,10 @@ def evaluate(
         probes = ask(config, model, world, texts)
         prompts = world.samples() if world is not None else text_prompts(texts)
     write_json(out / SAMPLES, [answer(model, prompt, config.sample_tokens) for prompt in prompts])
+    if model.model.config.num_experts and (domains := texts_by_source(world, validation)):
+        from glasshouse.evaluation import expert_shares
+
+        write_json(out / EXPERTS, expert_shares(model, domains))
     write_json(out / PROBES, probes)
 
 
@@ -89,6 +97,16 @@ def ask_held_out(
     texts = [row["text"] for row in held_out.rows if "messages" not in row]
     prompts = rows.exchanges(model, held_out.rows, config.sample_tokens) + text_prompts(texts)
     return ({} if estimate is None else as_json({"bits_per_byte": estimate})), prompts
+
+
+def texts_by_source(world: World | None, validation: Path | None) -> dict[str, list[str]]:
+    """Held-out documents by skill of the world, or by file of the user's own; the largest sources first."""
+    texts: dict[str, list[str]] = {}
+    rows = read_rows(validation) if validation is not None else ()
+    for row in rows if world is None else world.documents("validation"):
+        texts.setdefault(row.get("source", ""), []).append(row["text"])
+    largest = sorted(texts, key=lambda source: (-sum(map(len, texts[source])), source))
+    return {source: texts[source] for source in largest[:DOMAINS]}
 
 
 def ask(

@@ -51,7 +51,7 @@ def pretrain(
     """
     from glasshouse.data import PackedBatches, Shards
     from glasshouse.model import save
-    from glasshouse.training import NextToken, train, validation_loss
+    from glasshouse.training import NextToken, expert_load, train, validation_loss
 
     for part, name in (("train", TRAIN), ("validation", VALIDATION)):
         write_shards(corpus / name, part, tokenizer, (shards_at or out / "shards") / part)
@@ -60,7 +60,8 @@ def pretrain(
     window = min(config.sequence_length, int(held_out.offsets[-1]))
 
     def evaluate(model: Transformer, step: int) -> dict[str, float]:
-        return {"val_loss": validation_loss(model, held_out, window, config.eval_tokens).nats_per_token}
+        loss = validation_loss(model, held_out, window, config.eval_tokens).nats_per_token
+        return {"val_loss": loss, **expert_load(model, held_out, window, config.eval_tokens)}
 
     return train(
         start,
