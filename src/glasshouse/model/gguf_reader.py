@@ -154,7 +154,7 @@ class GGUFFile:
         rows = data.reshape(*tensor.shape[:-1], tensor.shape[-1] // weights * size)
         try:
             return quants.dequantize(rows, kind).reshape(tensor.shape)
-        except NotImplementedError:
+        except NotImplementedError:  # how the library says that it cannot unpack this ggml type
             raise ModelError(
                 f"tensor '{tensor.name}' is {kind.name}, which is not supported",
                 where=self.path,

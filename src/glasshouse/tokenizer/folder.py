@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, Field, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 
 from glasshouse.core.errors import DataError, ModelError
 from glasshouse.core.storage import read_json, write_text
 from glasshouse.tokenizer.byte_alphabet import to_bytes, to_characters
 from glasshouse.tokenizer.merges import merge_pairs
-from glasshouse.tokenizer.pieces_file import read_pieces
+from glasshouse.tokenizer.pieces_file import AddedEntry, read_pieces
 from glasshouse.tokenizer.sentencepiece_model import tokenizer_json
 from glasshouse.tokenizer.special_tokens import END_OF_TEXT
 from glasshouse.tokenizer.split_pattern import GPT2
@@ -115,15 +115,6 @@ def _tokenizer_json(tokenizer: Tokenizer) -> str:
     return written.to_str(pretty=True)
 
 
-class _Added(BaseModel):
-    id: int = Field(ge=0)
-    content: str = Field(min_length=1)
-    special: bool = False
-    lstrip: bool = False
-    rstrip: bool = False
-    single_word: bool = False
-
-
 class _Model(BaseModel):
     vocab: dict[str, NonNegativeInt]
     merges: list[str | list[str]] = []
@@ -147,7 +138,7 @@ class _Step(BaseModel):
 class _File(BaseModel):
     """What we read of a tokenizer.json."""
 
-    added_tokens: list[_Added] | None = None
+    added_tokens: list[AddedEntry] | None = None
     normalizer: _Step | None = None
     pre_tokenizer: _Step | None = None
     model: _Model
@@ -290,7 +281,7 @@ def _tokens(vocab: Mapping[str, int], added: Mapping[str, int], where: Path) -> 
     return [by_id[i] for i in range(len(by_id))]
 
 
-def _added_tokens(entries: list[_Added], where: Path) -> tuple[dict[str, int], dict[str, int]]:
+def _added_tokens(entries: list[AddedEntry], where: Path) -> tuple[dict[str, int], dict[str, int]]:
     """Special tokens, and those made of white space only, which are plain text.
 
     Others that are not marked as special, such as Qwen's <think>, steer the model all the same.

@@ -62,7 +62,9 @@ def read_pieces(content: Mapping[str, Any], roles: Collection[str]) -> Pieces:
     )
 
 
-class _Added(BaseModel):
+class AddedEntry(BaseModel):
+    """One of `added_tokens` in a tokenizer.json."""
+
     id: int = Field(ge=0)
     content: str = Field(min_length=1)
     special: bool = False
@@ -91,7 +93,7 @@ class _Decoder(BaseModel):
 
 
 class _File(BaseModel):
-    added_tokens: list[_Added] | None = None
+    added_tokens: list[AddedEntry] | None = None
     decoder: _Decoder | None = None
     model: _Model
 
@@ -119,7 +121,9 @@ def _vocabulary(model: _Model) -> dict[str, int]:
     return vocabulary
 
 
-def _divide(entries: list[_Added], vocabulary: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+def _divide(
+    entries: list[AddedEntry], vocabulary: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, int]]:
     """Special tokens, and those that plain text may hold.
 
     Plain are white space and what the vocabulary itself held when it was learned (SentencePiece's
