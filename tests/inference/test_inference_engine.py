@@ -13,6 +13,7 @@ import torch
 from glasshouse.core.errors import GlasshouseError, UsageError
 from glasshouse.inference import LanguageModel
 from glasshouse.inference.engine import Completion, Engine, EngineSettings
+from glasshouse.inference.native_runner import NativeRunner
 from glasshouse.inference.request import Delta, Event, Finish, Grammar, PromptRead, QueueFullError, Request
 from glasshouse.inference.sampling import Sampling
 from glasshouse.model import Transformer
@@ -22,15 +23,16 @@ from glasshouse.tokenizer import Tokenizer
 PROMPT = tuple(range(40, 75))
 
 
-def page_bytes(model: LanguageModel) -> int:
-    with_one = Engine(model)
-    with_one.close()
-    return with_one.page_bytes
+@pytest.fixture(params=["torch", "native"])
+def runner(request: pytest.FixtureRequest, transformer: Transformer) -> str:
+    if request.param == "native" and (reason := NativeRunner.supports(transformer)):
+        pytest.skip(reason)
+    return request.param
 
 
 @pytest.fixture
-def engine(model: LanguageModel) -> Iterator[Engine]:
-    made = Engine(model)
+def engine(model: LanguageModel, runner: str) -> Iterator[Engine]:
+    made = Engine(model, EngineSettings(runner=runner))  # type: ignore[arg-type]
     yield made
     made.close()
     assert made.stats().pages_in_use == 0
@@ -87,16 +89,18 @@ def test_texts_are_those_of_the_plain_loop(engine: Engine, model: LanguageModel)
 
 
 @pytest.mark.parametrize("squeezed", [False, True], ids=["room for all", "too few pages"])
-def test_deterministic_texts_and_scores_are_equal_to_the_bit(model: LanguageModel, squeezed: bool) -> None:
+def test_deterministic_texts_and_scores_are_equal_to_the_bit(
+    model: LanguageModel, runner: str, squeezed: bool
+) -> None:
     """Batched, chunked, prefix-shared, speculative, given way: nothing changes a bit of what is told."""
     requests = some_requests(12, 2, logprobs=2, max_new_tokens=50)
-    settings = EngineSettings(deterministic=True, draft_tokens=0, max_rows=1)
-    plain = Engine(model, settings)
+    settings = {"deterministic": True, "runner": runner}
+    plain = Engine(model, EngineSettings.parse({**settings, "draft_tokens": 0, "max_rows": 1}))
     expected = [plain.complete(request)[0] for request in requests]
     plain.close()
-    cache = plain.page_bytes * 10 if squeezed else None
-    settings = EngineSettings(deterministic=True, draft_tokens=4, step_tokens=16, cache_bytes=cache)
-    crowded = Engine(model, settings)
+    size = plain.runner.page_bytes / plain.runner.page_tokens
+    settings |= {"draft_tokens": 4, "step_tokens": 16, "cache_bytes": int(size * 160) if squeezed else None}
+    crowded = Engine(model, EngineSettings.parse(settings))
     assert [made[0] for made in run_all(crowded, requests)] == expected
     stats = crowded.stats()
     assert stats.pages_in_use == 0
@@ -105,7 +109,7 @@ def test_deterministic_texts_and_scores_are_equal_to_the_bit(model: LanguageMode
     crowded.close()
 
 
-def test_guesses_come_true_and_save_steps(model: LanguageModel) -> None:
+def test_guesses_come_true_and_save_steps(model: LanguageModel, runner: str) -> None:
     """A text that repeats itself takes fewer steps than tokens, and stays the same: with settings that
     depend on the text so far, and without."""
     biased = Sampling(logit_bias={7: 30.0, 8: 30.0}, frequency_penalty=2.0)
@@ -113,7 +117,7 @@ def test_guesses_come_true_and_save_steps(model: LanguageModel) -> None:
         requests = [Request(prompt=(start,), max_new_tokens=110, sampling=sampling) for start in range(6)]
         texts, steps = [], []
         for most in (0, 8):
-            engine = Engine(model, EngineSettings(draft_tokens=most))
+            engine = Engine(model, EngineSettings.parse({"draft_tokens": most, "runner": runner}))
             texts.append([engine.complete(request)[0].ids for request in requests])
             steps.append(engine.stats().steps)
             engine.close()
@@ -267,7 +271,7 @@ def test_a_receiver_that_fails_harms_nobody_else(engine: Engine) -> None:
 def test_an_error_in_a_step_ends_its_requests_only(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The requests of that step end with "error", the next ones are served."""
     with monkeypatch.context() as patched:
-        patched.setattr(engine.model.model, "hidden", lambda *_, **__: 1 / 0)
+        patched.setattr(engine.runner, "hidden", lambda _: 1 / 0)
         assert engine.complete(Request(prompt=PROMPT))[0].finish == Finish("error")
         with pytest.raises(ZeroDivisionError):
             engine.embed([[1, 2]])
@@ -308,7 +312,9 @@ def test_a_closed_engine_takes_nothing(model: LanguageModel) -> None:
         ends: list[Finish] = []
         engine.submit(
             Request(prompt=PROMPT, n=4),
-            lambda event, ends=ends: ends.append(event.finish) if isinstance(event, Delta) and event.finish else None,
+            lambda event, ends=ends: (
+                ends.append(event.finish) if isinstance(event, Delta) and event.finish else None
+            ),
         )
         engine.close(drain)
         assert [finish.reason for finish in ends] == [reason] * 4
@@ -318,12 +324,13 @@ def test_a_closed_engine_takes_nothing(model: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_after_any_storm_no_page_is_held(model: LanguageModel, seed: int) -> None:
+def test_after_any_storm_no_page_is_held(model: LanguageModel, runner: str, seed: int) -> None:
     """Cancellations, deadlines, choices, stops, grammars, failing readers, embeddings, too few pages."""
     random = Random(seed)
-    engine = Engine(model, EngineSettings(cache_bytes=page_bytes(model) * 12, max_rows=6, step_tokens=32))
+    settings = {"cache_bytes": 110_000, "max_rows": 6, "step_tokens": 32, "runner": runner}
+    engine = Engine(model, EngineSettings.parse(settings))
     total = engine.stats().pages_total
-    assert total == 12
+    assert 0 < total * engine.runner.page_bytes <= 110_000
     ends: dict[int, int] = {}
     wanted = 0
 

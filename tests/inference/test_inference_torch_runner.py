@@ -6,13 +6,13 @@ from random import Random
 
 import pytest
 import torch
+from tests.inference.conftest import awake
 
 from glasshouse.inference.runner import Piece
 from glasshouse.inference.torch_runner import TorchRunner
 from glasshouse.model import ModelConfig, Transformer
 from glasshouse.model.lora import LoRAConfig, add_adapter, linear_maps, use_adapters
 from glasshouse.model.quantize import quantize_model
-from tests.inference.conftest import awake
 
 SMALL = {
     "vocab_size": 90,
@@ -139,7 +139,9 @@ def test_only_the_wanted_states_come_back() -> None:
     """In the order of the pieces, whatever went through the model together."""
     model = awake(ModelConfig(**{**SMALL, **FAMILIES["qwen3"]})).eval()
     given = [list(range(20)), [5], list(range(9)), list(range(40, 60))]
-    pieces = [Piece(t, 0, [2 * i, 2 * i + 1], w) for i, (t, w) in enumerate(zip(given, (2, 1, 0, 20), strict=True))]
+    pieces = [
+        Piece(t, 0, [2 * i, 2 * i + 1], w) for i, (t, w) in enumerate(zip(given, (2, 1, 0, 20), strict=True))
+    ]
     found = runner_of(model).hidden(pieces).split([2, 1, 0, 20])
     for text, states in zip(given, found, strict=True):
         assert torch.allclose(states, plain(model, text)[len(text) - len(states) :], atol=2e-4)

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -28,13 +29,14 @@ from glasshouse.inference.job import Choice, Job, Ticket
 from glasshouse.inference.language_model import LanguageModel
 from glasshouse.inference.memory_ceiling import default_pages
 from glasshouse.inference.pages import PagePool
+from glasshouse.inference.penalties import Penalties
 from glasshouse.inference.request import Delta, Event, Finish, QueueFullError, Request, TokenScore
 from glasshouse.inference.runner import Piece, Runner
-from glasshouse.inference.penalties import Penalties
 from glasshouse.inference.scheduler import Part, Row, Scheduler
 from glasshouse.inference.text_stream import TextStream
 from glasshouse.inference.torch_runner import TorchRunner
 from glasshouse.inference.writers import Writers
+from glasshouse.model import Transformer
 from glasshouse.model.lora import adapter_names
 
 DRAFT_TOKENS = 8
@@ -59,6 +61,9 @@ class EngineSettings(Config):
     )
     draft_tokens: int | None = Field(
         None, ge=0, description="most tokens guessed ahead for a text; by default as many as pay"
+    )
+    runner: Literal["auto", "native", "torch"] = Field(
+        "auto", description="what runs the model; auto: native where it can"
     )
     deterministic: bool = Field(
         False, description="nothing beside a text can change it, not even by a last bit"
@@ -104,22 +109,22 @@ class Engine:
 
     def __init__(self, model: LanguageModel, settings: EngineSettings | None = None) -> None:
         self.model, self.settings = model, settings or EngineSettings()
-        self._runner: Runner = TorchRunner(model.model, deterministic=self.settings.deterministic)
+        self.runner = _runner(model.model, self.settings)
         pages = self._count_pages()
-        self._runner.allocate(pages)
-        self._room = pages * self._runner.page_tokens  # tokens of the longest text
+        self.runner.allocate(pages)
+        self._room = pages * self.runner.page_tokens  # tokens of the longest text
         scaling = model.model.config.rope_scaling
         dynamic = scaling is not None and scaling.rope_type == "dynamic"
         self._scheduler = Scheduler(
             PagePool(pages),
-            self._runner.page_tokens,
+            self.runner.page_tokens,
             max_rows=self.settings.max_rows,
             step_tokens=self.settings.step_tokens,
             whole_from=model.model.config.max_position_embeddings if dynamic else None,
         )
         most = self.settings.draft_tokens
         if most is None:  # one token at a time, a wrong guess costs as much as a right one saves
-            most = 0 if isinstance(self._runner, TorchRunner) and self._runner.deterministic else DRAFT_TOKENS
+            most = 0 if isinstance(self.runner, TorchRunner) and self.runner.deterministic else DRAFT_TOKENS
         self._draft_tokens = most
         vocab = model.model.config.vocab_size
         self._writers = Writers(vocab)
@@ -212,11 +217,6 @@ class Engine:
         means = [row.mean.result() for row in rows]
         return torch.stack(means) if means else torch.empty(0, config.hidden_size)
 
-    @property
-    def page_bytes(self) -> int:
-        """Memory of one page of keys and values."""
-        return self._runner.page_bytes
-
     def stats(self) -> EngineStats:
         """What the engine does at this moment, and has done."""
         pool = self._scheduler.pool
@@ -242,7 +242,7 @@ class Engine:
 
     def _count_pages(self) -> int:
         """Pages below the memory ceiling; raises UsageError where not even one fits."""
-        size, tokens, ceiling = self._runner.page_bytes, self._runner.page_tokens, self.settings.cache_bytes
+        size, tokens, ceiling = self.runner.page_bytes, self.runner.page_tokens, self.settings.cache_bytes
         if ceiling is None:
             model = self.model.model
             return default_pages(size, tokens, model.config.context, self.settings.max_rows, model.device)
@@ -340,7 +340,7 @@ class Engine:
         self._steps += 1
         try:
             wanted = [_wanted(part) for part in parts]
-            hidden = self._runner.hidden(
+            hidden = self.runner.hidden(
                 [
                     Piece(part.ids, part.row.read, part.row.pages, count, part.row.adapter)
                     for part, count in zip(parts, wanted, strict=True)
@@ -370,7 +370,7 @@ class Engine:
             job = row.job
             if _scored(row):
                 vocab = self.model.model.config.vocab_size
-                job.score_prompt(row.read, state, self._runner.logits, vocab)
+                job.score_prompt(row.read, state, self.runner.logits, vocab)
             if row.left > part.count:
                 self._scheduler.done(part)
                 continue
@@ -417,7 +417,7 @@ class Engine:
         choices = [part.row for part, _ in writing if isinstance(part.row, Choice)]
         drafts = [part.drafts for part, _ in writing]
         counts = [len(states) for _, states in writing]
-        logits = self._runner.logits(torch.cat([states for _, states in writing])).split(counts)
+        logits = self.runner.logits(torch.cat([states for _, states in writing])).split(counts)
         tokens = self._writers.choose(choices, drafts, logits)
         for (part, _), choice, chosen, rows in zip(writing, choices, tokens, logits, strict=True):
             right = len(chosen) - 1
@@ -455,6 +455,16 @@ class Engine:
             row.mean.set_exception(error)
         elif isinstance(row, Choice) and row.job in self._jobs:
             self._end(row.job, Finish("error"))
+
+
+def _runner(model: Transformer, settings: EngineSettings) -> Runner:
+    """The runner that the settings ask for. Raises UsageError if the native one cannot run the model."""
+    if settings.runner != "torch":
+        from glasshouse.inference.native_runner import NativeRunner
+
+        if settings.runner == "native" or NativeRunner.supports(model) is None:
+            return NativeRunner(model)
+    return TorchRunner(model, deterministic=settings.deterministic)
 
 
 def _scored(row: Row) -> bool:
