@@ -95,10 +95,15 @@ class Model(ctypes.Structure):
 
 def large_buffer(size: int) -> Tensor:
     """`size` bytes of zeros, uint8, in large memory pages where the system has them: streams read faster."""
-    memory = mmap.mmap(-1, max(size, 1))
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.zeros(size, dtype=torch.uint8)
+    memory = mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+CHUNK = 32 << 20
+"""Bytes that are asked of the system at once: matrices smaller than a large page lie in one together."""
 
 
 class Weights:
@@ -112,6 +117,7 @@ class Weights:
         config, decoder = model.config, model.model
         self.dtype = dtype
         self._kept: list[object] = []  # what the structures point at
+        self._chunk, self._used = large_buffer(0), 0
         self.layers = (Layer * config.num_hidden_layers)()
         for layer, block in zip(self.layers, decoder.layers, strict=True):
             assert isinstance(block, Block)
@@ -183,7 +189,7 @@ class Weights:
     def _matrix(
         self, panels: Tensor, biases: Sequence[Tensor | None], outputs: int, inputs: int, kind: int
     ) -> Matrix:
-        packed = large_buffer(panels.numel() * 4)
+        packed = self._room(panels.numel() * 4)
         packed.view(torch.int32).view(panels.shape).copy_(panels)
         bias = None
         if any(part is not None for part in biases):
@@ -191,6 +197,14 @@ class Weights:
             assert len(joined) == outputs
             bias = self._floats(F.pad(joined, (0, -outputs % PANEL)))
         return Matrix(self._keep(packed), bias, None, outputs, inputs, kind)
+
+    def _room(self, size: int) -> Tensor:
+        """Bytes that stay, at a multiple of 64."""
+        if self._used + size > self._chunk.numel():
+            self._chunk, self._used = large_buffer(max(size, CHUNK)), 0
+        start = self._used
+        self._used += size + -size % 64
+        return self._chunk[start : start + size]
 
     def _maps(self, maps: Sequence[Linear]) -> Matrix:
         biases = [linear.bias for linear in maps]

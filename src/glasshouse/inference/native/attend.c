@@ -13,6 +13,11 @@
 #define TILE 8     /* of these in registers at once */
 #define WORDS (PAGE / UNIT)
 
+/* Asks for n bytes before they are needed: pages lie far apart, so the processor does not foresee them. */
+INLINE void fetch(const void *p, int64_t n) {
+    for (int64_t i = 0; i < n; i += 64) __builtin_prefetch((const char *)p + i);
+}
+
 static real *page_of(const Model *m, const Step *s, int64_t layer, int64_t page, int64_t kv_head) {
     return s->cache + ((layer * s->n_pages + page) * m->kv_heads + kv_head) * 2 * PAGE * m->head_dim;
 }
@@ -46,6 +51,12 @@ void place(const Model *m, const Layer *layer, const Step *s, int64_t index, con
     real packed[width];
     int64_t from, to;
     share(team, me, s->rows * units, &from, &to);
+    for (int64_t i = from; i < to; i++) { /* a position's keys lie in as many lines as there are words */
+        int64_t row = i / units, head = i % units - m->heads, position = s->positions[row];
+        if (head < 0 || head >= m->kv_heads) continue;
+        real *keys = page_of(m, s, index, s->pages[s->pages_at[s->pieces[row]] + position / PAGE], head);
+        for (int64_t c = 0; c < width; c += UNIT) __builtin_prefetch(keys + c * PAGE + position % PAGE * UNIT, 1);
+    }
     for (int64_t i = from; i < to; i++) {
         int64_t row = i / units, head = i % units, position = s->positions[row];
         const float *x = qkv + row * stride + head * width;
@@ -189,6 +200,8 @@ static void attend_queries(const Model *m, const Layer *layer, const Step *s, in
         int64_t base = page * PAGE, end = own[n - 1] - base + 1; /* positions written so far */
         end = end < PAGE ? end : PAGE;
         uvec last = spread(end % UNIT ? 0xffffu : 0xffffffffu);
+        if (base + PAGE <= own[n - 1])
+            fetch(page_of(m, s, index, pages[page + 1], kv), 2 * PAGE * width * sizeof(real));
         for (int64_t i = 0; i < n; i += TILE) {
             int some = n - i < TILE ? n - i : TILE;
             score(some, (const word *)keys, queries + i, width / UNIT, scores);
