@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -272,9 +273,13 @@ def test_an_error_in_a_step_ends_its_requests_only(engine: Engine, monkeypatch: 
     """The requests of that step end with "error", the next ones are served."""
     with monkeypatch.context() as patched:
         patched.setattr(engine.runner, "hidden", lambda _: 1 / 0)
-        assert engine.complete(Request(prompt=PROMPT))[0].finish == Finish("error")
-        with pytest.raises(ZeroDivisionError):
-            engine.embed([[1, 2]])
+        ends: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        ticket = engine.submit(Request(prompt=PROMPT), ends.put)
+        assert ends.get() == Delta(0, "", (), (), Finish("error"))
+        assert isinstance(ticket.error, ZeroDivisionError)
+        for ask in (lambda: engine.complete(Request(prompt=PROMPT)), lambda: engine.embed([[1, 2]])):
+            with pytest.raises(ZeroDivisionError):
+                ask()
     assert engine.complete(Request(prompt=PROMPT, max_new_tokens=3))[0].finish == Finish("length")
     assert engine.stats().pages_in_use == 0
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
@@ -26,7 +26,6 @@ from glasshouse.inference.decoding import check_prompts
 from glasshouse.inference.drafter import Drafter
 from glasshouse.inference.grammar import GrammarCompiler
 from glasshouse.inference.job import Choice, Job, Ticket
-from glasshouse.inference.language_model import LanguageModel
 from glasshouse.inference.memory_ceiling import default_pages
 from glasshouse.inference.pages import PagePool
 from glasshouse.inference.penalties import Penalties
@@ -38,6 +37,9 @@ from glasshouse.inference.torch_runner import TorchRunner
 from glasshouse.inference.writers import Writers
 from glasshouse.model import Transformer
 from glasshouse.model.lora import adapter_names
+
+if TYPE_CHECKING:
+    from glasshouse.inference.language_model import LanguageModel
 
 DRAFT_TOKENS = 8
 """Most tokens guessed ahead for a text."""
@@ -139,8 +141,8 @@ class Engine:
         self._closing: float | None = None  # when everything that still runs is cancelled
         self._starts: list[float] = []  # when the last requests left the queue
         self._steps = self._prompt_tokens = self._cached_tokens = self._new_tokens = 0
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self.thread.start()
 
     def submit(self, request: Request, deliver: Callable[[Event], None]) -> Ticket:
         """Queue a request. `deliver` gets its events in the engine's thread and must not block.
@@ -163,7 +165,10 @@ class Engine:
         return ticket
 
     def events(self, request: Request) -> Iterator[Event]:
-        """The request's events as they come; leaving the loop early cancels it."""
+        """The request's events as they come; leaving the loop early cancels it.
+
+        Raises what went wrong in the engine, where a choice would finish with "error".
+        """
         inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         ticket = self.submit(request, inbox.put)
         left = request.n
@@ -171,6 +176,8 @@ class Engine:
             while left:
                 event = inbox.get()
                 left -= isinstance(event, Delta) and event.finish is not None
+                if ticket.error is not None:
+                    raise ticket.error
                 yield event
         finally:
             ticket.cancel()
@@ -238,7 +245,8 @@ class Engine:
         with self._lock:
             self._closing = time.monotonic() + drain
             self._lock.notify()
-        self._thread.join()
+        if threading.current_thread() is not self.thread:  # a collector of garbage may run anywhere
+            self.thread.join()
 
     def _count_pages(self) -> int:
         """Pages below the memory ceiling; raises UsageError where not even one fits."""
@@ -273,9 +281,14 @@ class Engine:
 
     def _choice(self, job: Job, index: int) -> Choice:
         request, end_ids = job.request, self.model.stop_ids
-        text = TextStream(self.model.tokenizer.token_bytes, request.stop)
+        text = TextStream(self.token_bytes, request.stop)
         constraint = None if request.grammar is None else self._grammars.start(request.grammar)
         return Choice(job, index, text, constraint, end_ids)
+
+    def token_bytes(self, token: int) -> bytes:
+        """What a token says; nothing if the embedding has more rows than the tokenizer has tokens."""
+        tokenizer = self.model.tokenizer
+        return tokenizer.token_bytes(token) if token < tokenizer.vocab_size else b""
 
     def _check(self, request: Request) -> int:
         """How many new tokens a choice may have; raises UsageError for what cannot be served."""
@@ -454,6 +467,7 @@ class Engine:
             self._scheduler.remove(row)
             row.mean.set_exception(error)
         elif isinstance(row, Choice) and row.job in self._jobs:
+            row.job.ticket.error = error
             self._end(row.job, Finish("error"))
 
 

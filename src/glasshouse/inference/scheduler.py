@@ -124,6 +124,8 @@ class Scheduler:
         """The part of a running row that is writing; None for others, and if the row had to give way."""
         if row not in self.running or row.left != 1:
             return None
+        if not row.drafts and row.read < len(row.pages) * self.page_tokens:
+            return Part(row, 1)
         while self._missing(row, row.read + 1) > self.pool.available:
             youngest = self.running[-1]
             self._preempt(youngest)

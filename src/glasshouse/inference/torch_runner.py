@@ -15,7 +15,7 @@ from torch import Tensor
 
 from glasshouse.inference.runner import Piece
 from glasshouse.model import Transformer
-from glasshouse.model.lora import adapter_names, use_adapters
+from glasshouse.model.lora import Adapter, adapter_of, linear_maps
 
 PAGE_TOKENS = 16
 
@@ -87,7 +87,11 @@ class TorchRunner:
         self.page_bytes = token * self.page_tokens
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
-        self._adapted = bool(adapter_names(model))
+        self._adapters: dict[str, list[Adapter]] = {}
+        for _, linear in linear_maps(model):
+            for name in linear.adapters or ():
+                if (adapter := adapter_of(linear, name)) is not None:
+                    self._adapters.setdefault(name, []).append(adapter)
         scaling = config.rope_scaling
         self._trained = config.max_position_embeddings
         self._dynamic = scaling is not None and scaling.rope_type == "dynamic"
@@ -104,7 +108,15 @@ class TorchRunner:
 
     @torch.inference_mode()
     def hidden(self, pieces: Sequence[Piece]) -> Tensor:
-        """See `Runner`."""
+        """See `Runner`. The model's switches of adapters are left as they were."""
+        before = [(adapter, adapter.active) for adapters in self._adapters.values() for adapter in adapters]
+        try:
+            return self._hidden(pieces)
+        finally:
+            for adapter, active in before:
+                adapter.active = active
+
+    def _hidden(self, pieces: Sequence[Piece]) -> Tensor:
         wanted: list[Tensor | None] = [None] * len(pieces)
         for group in self._groups(pieces):
             for place, states in zip(group, self._read([pieces[place] for place in group]), strict=True):
@@ -146,8 +158,9 @@ class TorchRunner:
 
     def _read(self, pieces: Sequence[Piece]) -> list[Tensor]:
         """The wanted states of pieces of one adapter."""
-        if self._adapted:
-            use_adapters(self.model, *([pieces[0].adapter] if pieces[0].adapter is not None else []))
+        for name, adapters in self._adapters.items():
+            for adapter in adapters:
+                adapter.active = name == pieces[0].adapter
         if not self.deterministic:
             return self._pass(pieces)
         (piece,) = pieces
@@ -163,12 +176,8 @@ class TorchRunner:
         ends = [piece.start + len(piece.ids) for piece in pieces]
         seq, longest = max(len(piece.ids) for piece in pieces), max(ends)
         fresh = all(piece.start == 0 for piece in pieces)
-        pages = torch.zeros(len(pieces), -(-longest // size), dtype=torch.int64)
-        ids = torch.zeros(len(pieces), seq, dtype=torch.int64)
-        for row, (piece, end) in enumerate(zip(pieces, ends, strict=True)):
-            count = -(-end // size)
-            pages[row, :count] = torch.tensor(piece.pages[:count])
-            ids[row, : len(piece.ids)] = torch.tensor(piece.ids)
+        ids = torch.tensor([_padded(piece.ids, seq) for piece in pieces])
+        pages = torch.tensor([_padded(piece.pages, -(-longest // size)) for piece in pieces])
         slots = (pages[:, :, None] * size + torch.arange(size)).flatten(1)[:, :longest]  # (batch, longest)
         starts = torch.tensor([piece.start for piece in pieces])
         positions = starts[:, None] + torch.arange(seq)
@@ -185,3 +194,8 @@ class TorchRunner:
             states[count - piece.wanted : count]
             for states, count, piece in zip(hidden, counts, pieces, strict=True)
         ]
+
+
+def _padded(numbers: Sequence[int], length: int) -> list[int]:
+    """The first `length` numbers, and zeros in place of those that are missing."""
+    return [*numbers[:length], *[0] * (length - len(numbers))]
