@@ -25,6 +25,7 @@ from glasshouse.core.native_library import native_library
 from glasshouse.inference.native_weights import Weights, large_buffer
 from glasshouse.inference.runner import Piece
 from glasshouse.model import Transformer, kernels
+from glasshouse.model.lora import adapter_names
 
 SOURCES = Path(__file__).parent / "native"
 

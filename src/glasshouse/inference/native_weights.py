@@ -62,22 +62,10 @@ class Adapter(ctypes.Structure):
     _fields_ = (("a", Matrix), ("b", Matrix), ("column", ctypes.c_int64))
 
 
-_SIZES = [
-    "n_layers",
-    "hidden",
-    "heads",
-    "kv_heads",
-    "head_dim",
-    "inner",
-    "vocab",
-    "act",
-    "gated",
-    "n_experts",
-    "top_k",
-    "expert_inner",
-    "normed_top_k",
-    "adapted",
-]
+_SIZES = (
+    "n_layers hidden heads kv_heads head_dim inner vocab act gated n_experts top_k expert_inner "
+    "normed_top_k adapted"
+).split()
 
 
 class Model(ctypes.Structure):
@@ -159,11 +147,7 @@ class Weights:
         return self._matrix(panels, biases, outputs, inputs, REAL)
 
     def few_bits(
-        self,
-        parts: Sequence[tuple[Tensor, Tensor]],
-        scheme: str,
-        inputs: int,
-        biases: Sequence[Tensor | None],
+        self, parts: Sequence[tuple[Tensor, Tensor]], scheme: str, inputs: int, biases: Sequence[Tensor | None]
     ) -> Matrix:
         """Maps of one input, joined, from codes and scales of `quantize`."""
         codes = torch.cat([codes for codes, _ in parts])
