@@ -6,6 +6,7 @@ of the schema, and a keyword that it cannot enforce is an error, never ignored.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from glasshouse.core.errors import UsageError
-from glasshouse.inference.closing import ByteVocabulary, Plan, plan_from
+from glasshouse.inference.closing import ByteVocabulary, Closer, Plan
 from glasshouse.inference.constraint import GrammarState
 from glasshouse.inference.request import Grammar
 
@@ -29,6 +30,11 @@ WHITE = r"[\x20\x0A\x0D\x09]{1,40}"
 
 _SPECIAL = re.compile(r'<\[("(?:[^"\\]|\\.)*")\]>')
 
+_STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
+
+SPELLED = 32
+"""Texts of a grammar that the search for a way to close tries as a whole."""
+
 KEPT = 64
 """Compiled grammars that one compiler keeps."""
 
@@ -39,6 +45,7 @@ class CompiledGrammar:
 
     tokens: LLMatcher
     units: LLMatcher
+    closer: Closer
     plan: Plan | None  # the shortest text; None where none was found
 
 
@@ -60,8 +67,7 @@ class GrammarCompiler:
     def start(self, grammar: Grammar) -> GrammarState:
         """The grammar at the beginning of a text. Raises UsageError, with llguidance's reason, if it refuses."""
         compiled = self.compile(grammar)
-        assert self._bytes is not None
-        return GrammarState(compiled.tokens, compiled.units, self._bytes, compiled.plan)
+        return GrammarState(compiled.tokens, compiled.units, compiled.closer, compiled.plan)
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
         """The compiled grammar, made now or kept from before."""
@@ -93,7 +99,8 @@ class GrammarCompiler:
                 )
             matchers.append(matcher)
         tokens, units = matchers
-        return CompiledGrammar(tokens, units, plan_from(units, self._bytes))
+        closer = Closer(self._bytes, _spelled(grammar))
+        return CompiledGrammar(tokens, units, closer, closer.plan(units))
 
 
 def _source(grammar: Grammar, special: Mapping[str, int]) -> str:
@@ -153,6 +160,24 @@ def _numbered(lark: str, special: Mapping[str, int]) -> str:
         return f"<[{special[name]}]>"
 
     return _SPECIAL.sub(number, lark)
+
+
+def _spelled(grammar: Grammar) -> list[bytes]:
+    """Texts that a Lark grammar spells out, without those of the schemas in it."""
+    if grammar.kind != "lark":
+        return []
+    lark, place = str(grammar.source), 0
+    while (place := lark.find("%json", place)) >= 0:
+        start = place + len("%json")
+        start += len(lark[start:]) - len(lark[start:].lstrip())
+        with contextlib.suppress(ValueError):
+            lark = lark[:place] + lark[json.JSONDecoder().raw_decode(lark, start)[1] :]
+        place += 1
+    texts: list[bytes] = []
+    for quoted in dict.fromkeys(_STRING.findall(_SPECIAL.sub("", lark))):
+        with contextlib.suppress(ValueError):
+            texts.append(json.loads(quoted).encode())
+    return [text for text in texts if len(text) > 1][:SPELLED]
 
 
 def _reason(message: str) -> str:
