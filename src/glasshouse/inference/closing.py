@@ -5,13 +5,15 @@ a microsecond. Three ways, from cheap to thorough:
 
 - the old plan, or an end of it, may still do;
 - a greedy walk that prefers what closes JSON;
-- a beam search, level by level, in which states with equal masks at equal depth count as one.
+- a beam search, level by level, in which states with equal masks at equal depth count as one. Where almost
+  anything may follow, it tries the texts that the grammar spells out.
 
 Every plan was accepted by the grammar to its end. That none is shorter is sure only for small grammars.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,8 +29,23 @@ LONGEST = 4096
 BEAM = 48
 """States of one level that the search goes on with."""
 
-EXPANSIONS = 4000
+EXPANSIONS = 8000
 """States that one search may visit: about 50 ms."""
+
+TRIED = 32
+"""Ends of the old plan that are tried."""
+
+QUOTES = 6
+"""As many quotation marks in a row are not JSON's."""
+
+LEAPS = 2
+"""Pieces of free text that one way to close may cross."""
+
+MANY = 64
+"""Where more bytes than these may follow, few of them are tried."""
+
+FREE = 3
+"""States of one level, beside the beam, in which almost anything may follow."""
 
 SAME = 2
 """States of one level with equal signatures that are followed."""
@@ -124,74 +141,150 @@ class _Units:
         return list(text.encode())
 
 
-def plan_from(
-    matcher: LLMatcher, vocabulary: ByteVocabulary, old: Plan | None = None, budget: int | None = 0
-) -> Plan | None:
-    """A short way to make the text whole from the matcher's state, which stays; None where none is found.
+class Closer:
+    """Looks for ways to close texts of one grammar."""
 
-    `old` is the plan of the state one token earlier. Plans that fit the `budget` end the search; None is
-    satisfied by any.
-    """
-    best: Plan | None = None
-    for way in (_again, _greedy, _search):
-        units = way(matcher, vocabulary, old, best)
-        if units is None:
-            continue
-        tokens = vocabulary.tokens_of(units)
-        if tokens is None:
-            continue
-        end = matcher.deep_copy()
-        end.consume_tokens(units)
-        plan = Plan(tuple(units), tokens, int(not end.is_stopped()))
-        if best is None or plan.cost < best.cost:
-            best = plan
-        if budget is None or best.cost <= budget:
-            break
-    return best
+    def __init__(self, vocabulary: ByteVocabulary, spelled: Sequence[bytes] = ()) -> None:
+        """`spelled` are texts that the grammar spells out, as the tag that ends free text."""
+        self.vocabulary = vocabulary
+        self._spelled = [list(text) for text in spelled]
 
+    def plan(self, matcher: LLMatcher, old: Plan | None = None, budget: int | None = 0) -> Plan | None:
+        """A short way to make the text whole from the matcher's state, which stays; None where none is found.
 
-def _again(
-    matcher: LLMatcher, vocabulary: ByteVocabulary, old: Plan | None, best: Plan | None
-) -> list[int] | None:
-    """The old plan, or an end of it, as it stands."""
-    if old is None:
-        return None
-    units = [*old.units, vocabulary.end]
-    for start in range(min(len(units), 32)):
-        rest = units[start:]
-        if matcher.validate_tokens(rest) == len(rest):
-            return rest[:-1]
-    return None
+        `old` is the plan of the state one token earlier. Plans that fit the `budget` end the search; None is
+        satisfied by any.
+        """
+        best: Plan | None = None
+        for way in (self._again, self._greedy, self._search):
+            units = way(matcher, old, best)
+            if units is None or (tokens := self.vocabulary.tokens_of(units)) is None:
+                continue
+            end = matcher.deep_copy()
+            end.consume_tokens(units)
+            plan = Plan(tuple(units), tokens, int(not end.is_stopped()))
+            if best is None or plan.cost < best.cost:
+                best = plan
+            if budget is None or best.cost <= budget:
+                break
+        return best
 
-
-def _greedy(
-    matcher: LLMatcher, vocabulary: ByteVocabulary, old: Plan | None, best: Plan | None
-) -> list[int] | None:
-    """The walk that takes, at each byte, what most likely closes."""
-    walk = matcher.deep_copy()
-    path: list[int] = []
-    limit = LONGEST
-    while len(path) < limit:
-        if walk.is_accepting():
-            return path
-        bits = int.from_bytes(walk.compute_bitmask(), "little")
-        unit = _preferred(bits, vocabulary.end)
-        if unit is None or not walk.consume_token(unit):
+    def _again(self, matcher: LLMatcher, old: Plan | None, best: Plan | None) -> list[int] | None:
+        """The old plan, or an end of it, as it stands."""
+        if old is None:
             return None
-        path.append(unit)
-    return None
+        units = [*old.units, self.vocabulary.end]
+        for start in range(min(len(units), TRIED)):
+            rest = units[start:]
+            if matcher.validate_tokens(rest) == len(rest):
+                return rest[:-1]
+        return None
+
+    def _greedy(self, matcher: LLMatcher, old: Plan | None, best: Plan | None) -> list[int] | None:
+        """The walk that takes, at each byte, what most likely closes."""
+        return self._walk(matcher, LEAPS)
+
+    def _walk(self, matcher: LLMatcher, leaps: int) -> list[int] | None:
+        walk = matcher.deep_copy()
+        path: list[int] = []
+        quotes: list[LLMatcher] = []  # states before each quotation mark of a row of them
+        while len(path) < LONGEST:
+            if walk.is_accepting():
+                return path
+            unit = _preferred(_bits(walk), self.vocabulary.end)
+            if unit is None:
+                return None
+            quotes = [*quotes, walk.deep_copy()] if unit == 34 else []
+            if len(quotes) == QUOTES:  # this is free text, not a string of JSON
+                return self._leap(quotes[0], path[: 1 - QUOTES], leaps)
+            if not walk.consume_token(unit):
+                return None
+            path.append(unit)
+        return None
+
+    def _leap(self, matcher: LLMatcher, path: list[int], leaps: int) -> list[int] | None:
+        """Out of free text by one of the texts that the grammar spells out, and on from there."""
+        found: list[int] | None = None
+        for text in self._spelled if leaps else ():
+            after = matcher.deep_copy()
+            if not after.consume_tokens(text) or (rest := self._walk(after, leaps - 1)) is None:
+                continue
+            if found is None or len(path) + len(text) + len(rest) < len(found):
+                found = [*path, *text, *rest]
+        return found
+
+    def _search(self, matcher: LLMatcher, old: Plan | None, best: Plan | None) -> list[int] | None:
+        """Level by level, one unit deeper each: the first whole text is among the shortest."""
+        start = matcher.deep_copy()
+        if start.is_accepting():
+            return []
+        level = [_State(start, (), _bits(start), 0, 0)]
+        left = EXPANSIONS
+        for _ in range(min(LONGEST, len(best.units) - 1 if best else LONGEST)):
+            following: list[_State] = []
+            seen: Counter[tuple[int, int, int]] = Counter()
+            for state in level:
+                for units in self._branches(state.bits):
+                    left -= 1
+                    after = state.matcher.deep_copy()
+                    if not after.consume_tokens(units):
+                        continue
+                    if after.is_accepting():
+                        return [*state.path, *units]
+                    opened = sum((unit in _OPEN) - (unit in _CLOSE) for unit in units)
+                    depth = max(state.depth + opened, 0)
+                    quotes = state.quotes ^ (units.count(34) & 1)
+                    bits = _bits(after)
+                    seen[bits, depth, quotes] += 1
+                    if seen[bits, depth, quotes] <= SAME:
+                        following.append(_State(after, (*state.path, *units), bits, depth, quotes))
+            if not following or left < 0:
+                return None
+            following.sort(key=lambda state: state.depth * 2 + state.quotes)
+            free = [state for state in following if state.bits.bit_count() > MANY]
+            level = [state for state in following if state.bits.bit_count() <= MANY][:BEAM] + free[:FREE]
+        return None
+
+    def _branches(self, bits: int) -> list[list[int]]:
+        """What is worth trying next: every sign, few of many letters, white space if there is nothing else."""
+        units = [[unit] for unit in range(256, self.vocabulary.end) if bits >> unit & 1]
+        allowed = [byte for byte in _ORDER if bits >> byte & 1]
+        if len(allowed) > MANY:  # almost anything may follow: one of each kind stands for all
+            units += self._spelled
+            allowed = [byte for byte in _KINDS if bits >> byte & 1]
+        dark = [byte for byte in allowed if byte not in _WHITE]
+        return units + [[byte] for byte in dark or allowed]
+
+
+class _State(NamedTuple):
+    matcher: LLMatcher
+    path: tuple[int, ...]
+    bits: int  # what may follow
+    depth: int  # brackets opened less closed
+    quotes: int  # quotation marks so far, modulo 2
+
+
+def _bits(matcher: LLMatcher) -> int:
+    """The allowed units as the bits of a number; none where the grammar has become too complex."""
+    return 0 if matcher.is_error() else int.from_bytes(matcher.compute_bitmask(), "little")
+
+
+_OPEN, _CLOSE, _WHITE = frozenset(b"{["), frozenset(b"}]"), frozenset(b" \n\r\t")
 
 
 def _ordered() -> list[int]:
-    first = b'}],:0123456789"ntf[{-'
-    white = b" \n\r\t"
-    late = b"\\.eE+"
-    rest = [byte for byte in range(256) if byte not in first + white + late]
+    first, late = b'}],:0123456789"ntf[{-', b"\\.eE+"
+    rest = [byte for byte in range(256) if byte not in first + late and byte not in _WHITE]
     rest.sort(key=lambda byte: (byte >= 128, not chr(byte).isalpha(), byte))
-    return [*first, *rest, *late, *white]
+    return [*first, *rest, *late, *sorted(_WHITE, reverse=True)]
 
 
 _ORDER = _ordered()
+"""All bytes, what most likely closes first."""
+
+_KINDS = b'}],:"0a{[<'
+"""One of each kind of byte."""
+
 _LETTERS = sum(1 << byte for byte in b"bBjJqQzZxX")
 """Letters with which no value of JSON begins: where they are allowed, a string is open."""
 
@@ -205,58 +298,3 @@ def _preferred(bits: int, end: int) -> int | None:
     if bits & _QUOTE and bits & _LETTERS:
         return ord('"')
     return next((byte for byte in _ORDER if bits >> byte & 1), None)
-
-
-class _State(NamedTuple):
-    matcher: LLMatcher
-    path: tuple[int, ...]
-    bits: int
-    depth: int  # brackets opened less closed
-    quotes: int  # quotation marks so far, modulo 2
-
-
-def _search(
-    matcher: LLMatcher, vocabulary: ByteVocabulary, old: Plan | None, best: Plan | None
-) -> list[int] | None:
-    """Level by level, one unit deeper each: the first whole text is among the shortest."""
-    start = matcher.deep_copy()
-    if start.is_accepting():
-        return []
-    level = [_State(start, (), int.from_bytes(start.compute_bitmask(), "little"), 0, 0)]
-    longest = min(LONGEST, len(best.units) - 1 if best else LONGEST)
-    left = EXPANSIONS
-    for _ in range(longest):
-        following: list[_State] = []
-        seen: dict[tuple[int, int, int], int] = {}
-        for state in level:
-            for unit in _branches(state.bits, vocabulary.end):
-                left -= 1
-                after = state.matcher.deep_copy()
-                if not after.consume_token(unit):
-                    continue
-                path = (*state.path, unit)
-                if after.is_accepting():
-                    return list(path)
-                bits = int.from_bytes(after.compute_bitmask(), "little")
-                depth = state.depth + (unit in b"{[") - (unit in b"}]") if unit < 256 else state.depth
-                quotes = state.quotes ^ (unit == 34)
-                signature = (bits, depth, quotes)
-                if seen.get(signature, 0) < SAME:
-                    seen[signature] = seen.get(signature, 0) + 1
-                    following.append(_State(after, path, bits, depth, quotes))
-        if not following or left < 0:
-            return None
-        following.sort(key=lambda state: state.depth * 2 + state.quotes)
-        level = following[:BEAM]
-    return None
-
-
-def _branches(bits: int, end: int) -> list[int]:
-    """Units worth trying: all special tokens and signs, few of many letters, white space if nothing else."""
-    units = [unit for unit in range(256, end) if bits >> unit & 1]
-    allowed = [byte for byte in _ORDER if bits >> byte & 1]
-    if len(allowed) > 64:  # almost anything may follow: one of each kind stands for all
-        kinds = b'}],:"0a{[</'
-        return units + [byte for byte in kinds if bits >> byte & 1]
-    dark = [byte for byte in allowed if byte not in b" \n\r\t"]
-    return units + (dark or allowed)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glasshouse.inference.closing import ByteVocabulary, Plan, plan_from
+from glasshouse.inference.closing import Closer, Plan
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -23,12 +23,10 @@ if TYPE_CHECKING:
 class GrammarState:
     """The `Constraint` of request.py, by two matchers of llguidance: one of tokens, one of bytes."""
 
-    def __init__(
-        self, tokens: LLMatcher, units: LLMatcher, vocabulary: ByteVocabulary, plan: Plan | None
-    ) -> None:
+    def __init__(self, tokens: LLMatcher, units: LLMatcher, closer: Closer, plan: Plan | None) -> None:
         """`plan` makes the text whole from its beginning."""
         self._tokens, self._units = tokens.deep_copy(), units.deep_copy()
-        self._vocabulary = vocabulary
+        self._closer, self._vocabulary = closer, closer.vocabulary
         self._plan = plan
         self._tried: dict[int, tuple[LLMatcher, Plan | None]] = {}  # what `closes` found out in this state
 
@@ -91,5 +89,5 @@ class GrammarState:
         if token not in self._tried:
             matcher = self._units.deep_copy()
             matcher.consume_tokens(self._vocabulary.units_of(token))
-            self._tried[token] = (matcher, plan_from(matcher, self._vocabulary, self._plan, budget))
+            self._tried[token] = (matcher, self._closer.plan(matcher, self._plan, budget))
         return self._tried[token][1]

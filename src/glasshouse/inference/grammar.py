@@ -6,15 +6,17 @@ of the schema, and a keyword that it cannot enforce is an error, never ignored.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from glasshouse.core.errors import UsageError
-from glasshouse.inference.closing import ByteVocabulary, Plan, plan_from
+from glasshouse.inference.closing import ByteVocabulary, Closer, Plan
 from glasshouse.inference.constraint import GrammarState
 from glasshouse.inference.request import Grammar
 
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
 WHITE = r"[\x20\x0A\x0D\x09]{1,40}"
 """White space between the parts of a JSON text: enough for indentation, too little to go on for ever."""
 
+_SPECIAL = re.compile(r'<\[("(?:[^"\\]|\\.)*")\]>')
+
+_STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
+
+SPELLED = 32
+"""Texts of a grammar that the search for a way to close tries as a whole."""
+
 KEPT = 64
 """Compiled grammars that one compiler keeps."""
 
@@ -36,6 +45,7 @@ class CompiledGrammar:
 
     tokens: LLMatcher
     units: LLMatcher
+    closer: Closer
     plan: Plan | None  # the shortest text; None where none was found
 
 
@@ -57,8 +67,7 @@ class GrammarCompiler:
     def start(self, grammar: Grammar) -> GrammarState:
         """The grammar at the beginning of a text. Raises UsageError, with llguidance's reason, if it refuses."""
         compiled = self.compile(grammar)
-        assert self._bytes is not None
-        return GrammarState(compiled.tokens, compiled.units, self._bytes, compiled.plan)
+        return GrammarState(compiled.tokens, compiled.units, compiled.closer, compiled.plan)
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
         """The compiled grammar, made now or kept from before."""
@@ -90,10 +99,11 @@ class GrammarCompiler:
                 )
             matchers.append(matcher)
         tokens, units = matchers
-        return CompiledGrammar(tokens, units, plan_from(units, self._bytes))
+        closer = Closer(self._bytes, _spelled(grammar))
+        return CompiledGrammar(tokens, units, closer, closer.plan(units))
 
 
-def _source(grammar: Grammar, special: dict[str, int]) -> str:
+def _source(grammar: Grammar, special: Mapping[str, int]) -> str:
     """The grammar as llguidance reads it. `special` are the ids of special tokens in the vocabulary at hand."""
     from llguidance import LLMatcher
 
@@ -117,7 +127,7 @@ def _source(grammar: Grammar, special: dict[str, int]) -> str:
         return LLMatcher.grammar_from_lark(
             f"start: PIECE\nPIECE: %regex {json.dumps({'substring_chars': source})} & /(?s:.)+/"
         )
-    return LLMatcher.grammar_from_lark(with_special(source, special))
+    return LLMatcher.grammar_from_lark(_numbered(source, special))
 
 
 def json_rule(schema: Any) -> str:
@@ -135,8 +145,39 @@ def literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def with_special(lark: str, special: dict[str, int]) -> str:
-    return lark
+def special_token(name: str) -> str:
+    """A special token in a Lark grammar, whatever its name: `<["[TOOL_CALLS]"]>`. This notation is ours."""
+    return f"<[{json.dumps(name)}]>"
+
+
+def _numbered(lark: str, special: Mapping[str, int]) -> str:
+    """The same grammar with the tokens' ids, as llguidance knows them."""
+
+    def number(match: re.Match[str]) -> str:
+        name = json.loads(match[1])
+        if name not in special:
+            raise UsageError(f"the tokenizer has no special token {name!r}", where="grammar")
+        return f"<[{special[name]}]>"
+
+    return _SPECIAL.sub(number, lark)
+
+
+def _spelled(grammar: Grammar) -> list[bytes]:
+    """Texts that a Lark grammar spells out, without those of the schemas in it."""
+    if grammar.kind != "lark":
+        return []
+    lark, place = str(grammar.source), 0
+    while (place := lark.find("%json", place)) >= 0:
+        start = place + len("%json")
+        start += len(lark[start:]) - len(lark[start:].lstrip())
+        with contextlib.suppress(ValueError):
+            lark = lark[:place] + lark[json.JSONDecoder().raw_decode(lark, start)[1] :]
+        place += 1
+    texts: list[bytes] = []
+    for quoted in dict.fromkeys(_STRING.findall(_SPECIAL.sub("", lark))):
+        with contextlib.suppress(ValueError):
+            texts.append(json.loads(quoted).encode())
+    return [text for text in texts if len(text) > 1][:SPELLED]
 
 
 def _reason(message: str) -> str:
