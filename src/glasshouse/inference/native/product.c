@@ -190,7 +190,7 @@ INLINE void tile_codes(const int rows, const int panels, const int bits, const M
                 vec s = (vec)(__builtin_convertvector(scales[i], uvec) << 16);
                 UNROLL for (int r = 0; r < rows; r++) {
                     vec exact = __builtin_convertvector(part[r][2 * p + i], vec);
-                    uvec both = (uvec)(s * x->scales[(row + r) * groups + g]);
+                    uvec both = (uvec)(s * (x->scales[(row + r) * groups + g] * m->unit));
 #ifdef __AVX512F__
                     sum[r][2 * p + i] = (vec)_mm512_fmadd_ps((__m512)exact, (__m512)both, (__m512)sum[r][2 * p + i]);
 #else
