@@ -45,7 +45,7 @@ DRAFT_TOKENS = 8
 """Most tokens guessed ahead for a text."""
 
 DRAFT_STEP = 16
-"""Most tokens of one step that texts write, guesses included: beyond, a guess costs as much as it may bring."""
+"""Most tokens that the texts of one step write, guesses included: beyond, a guess costs what it may bring."""
 
 log = logging.getLogger(__name__)
 
@@ -53,22 +53,22 @@ log = logging.getLogger(__name__)
 class EngineSettings(Config):
     """Limits of one engine."""
 
-    queue_limit: int = Field(256, ge=0, description="requests that may wait")
-    max_rows: int = Field(64, ge=1, description="texts that are written at once")
+    queue_limit: int = Field(default=256, ge=0, description="requests that may wait")
+    max_rows: int = Field(default=64, ge=1, description="texts that are written at once")
     step_tokens: int = Field(
-        512, ge=16, description="tokens read in one step, as far as prompts are concerned"
+        default=512, ge=16, description="tokens read in one step, as far as prompts are concerned"
     )
     cache_bytes: int | None = Field(
-        None, ge=1, description="ceiling of keys and values; by default a share of what is free"
+        default=None, ge=1, description="ceiling of keys and values; by default a share of what is free"
     )
     draft_tokens: int | None = Field(
-        None, ge=0, description="most tokens guessed ahead for a text; by default as many as pay"
+        default=None, ge=0, description="most tokens guessed ahead for a text; by default as many as pay"
     )
     runner: Literal["auto", "native", "torch"] = Field(
-        "auto", description="what runs the model; auto: native where it can"
+        default="auto", description="what runs the model; auto: native where it can"
     )
     deterministic: bool = Field(
-        False, description="nothing beside a text can change it, not even by a last bit"
+        default=False, description="nothing beside a text can change it, not even by a last bit"
     )
 
 
@@ -186,7 +186,11 @@ class Engine:
         """`events` for asyncio."""
         loop = asyncio.get_running_loop()
         inbox: asyncio.Queue[Event] = asyncio.Queue()
-        ticket = self.submit(request, lambda event: loop.call_soon_threadsafe(inbox.put_nowait, event))
+
+        def deliver(event: Event) -> None:
+            loop.call_soon_threadsafe(inbox.put_nowait, event)
+
+        ticket = self.submit(request, deliver)
         left = request.n
         try:
             while left:

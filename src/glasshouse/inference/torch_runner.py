@@ -97,7 +97,7 @@ class TorchRunner:
         self._dynamic = scaling is not None and scaling.rope_type == "dynamic"
 
     def allocate(self, pages: int) -> None:
-        """Zeros, written now: what a mask hides must be a number, and memory is taken once, not bit by bit."""
+        """Zeros, written now: what a mask hides must be a number, and all memory is taken at once."""
         slots = pages * self.page_tokens
         for tensors in (self._keys, self._values):
             for _ in range(self.model.config.num_hidden_layers):
