@@ -27,6 +27,7 @@ from glasshouse.inference.loop import Loop, Pooled
 from glasshouse.inference.memory_ceiling import default_pages
 from glasshouse.inference.pages import PagePool
 from glasshouse.inference.penalties import Penalties
+from glasshouse.inference.placement import Placement
 from glasshouse.inference.request import Delta, Event, Finish, QueueFullError, Request, TokenScore
 from glasshouse.inference.runner import Runner
 from glasshouse.inference.scheduler import Scheduler
@@ -94,7 +95,7 @@ class Engine:
 
     def __init__(self, model: LanguageModel, settings: EngineSettings | None = None) -> None:
         self.model, self.settings = model, settings or EngineSettings()
-        self.runner = _runner(model.model, self.settings)
+        self.runner = _runner(model.model, model.placement, self.settings)
         pages = self._count_pages()
         self.runner.allocate(pages)
         self._room = pages * self.runner.page_tokens  # tokens of the longest text
@@ -318,11 +319,11 @@ class Engine:
                 loop.step()
 
 
-def _runner(model: Transformer, settings: EngineSettings) -> Runner:
+def _runner(model: Transformer, placement: Placement | None, settings: EngineSettings) -> Runner:
     """The runner that the settings ask for. Raises UsageError if the native one cannot run the model."""
     if settings.runner != "torch":
         from glasshouse.inference.native_runner import NativeRunner
 
-        if settings.runner == "native" or NativeRunner.supports(model) is None:
+        if settings.runner == "native" or (placement is None and NativeRunner.supports(model) is None):
             return NativeRunner(model)
-    return TorchRunner(model, deterministic=settings.deterministic)
+    return TorchRunner(model, deterministic=settings.deterministic, placement=placement)

@@ -14,6 +14,7 @@ from glasshouse.core import devices
 from glasshouse.core.errors import ModelError, UsageError
 from glasshouse.inference import decoding, scoring
 from glasshouse.inference.chat import ChatStream, Message, Reply
+from glasshouse.inference.placement import Placement, all_gpus, fits, place
 from glasshouse.inference.request import Delta, Request
 from glasshouse.inference.sampling import Sampling
 from glasshouse.model import Transformer
@@ -38,9 +39,10 @@ class LanguageModel:
     prompt does not depend on what else is generated beside it.
     """
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, placement: Placement | None = None) -> None:
+        """`placement`: where the blocks work, of a model that is spread over devices."""
         self.model = model.eval()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.placement = tokenizer, placement
         self._engine: Engine | None = None
         self._state: list[tuple[int, int]] = []  # of the weights, when the engine was made
 
@@ -51,7 +53,10 @@ class LanguageModel:
         device: str = "auto",
         dtype: Literal["float32", "bfloat16"] | None = None,
     ) -> LanguageModel:
-        """Open a Hugging Face folder, or a GGUF file. By default float32 on a CPU and bfloat16 on a GPU."""
+        """Open a Hugging Face folder, or a GGUF file. By default float32 on a CPU and bfloat16 on a GPU.
+
+        A folder whose weights do not fit the GPU is spread over all GPUs and the CPU's memory.
+        """
         from glasshouse.tokenizer import Tokenizer
 
         folder = Path(folder)
@@ -61,7 +66,8 @@ class LanguageModel:
             from glasshouse.model.gguf_import import load_gguf
 
             return cls(*load_gguf(folder, device, getattr(torch, name)))
-        model = load_transformer(folder, device, getattr(torch, name))
+        spread = device.startswith("cuda") and not fits(folder, torch.device(device))
+        model = load_transformer(folder, "cpu" if spread else device, getattr(torch, name))
         tokenizer = Tokenizer.load(folder)
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ModelError(
@@ -69,7 +75,7 @@ class LanguageModel:
                 where=folder,
                 fix="use the tokenizer that the model was trained with",
             )
-        return cls(model, tokenizer)
+        return cls(model, tokenizer, place(model, all_gpus(device)) if spread else None)
 
     @property
     def context(self) -> int:
@@ -188,7 +194,9 @@ class LanguageModel:
             token *= self.model.compute_dtype.itemsize
             ceiling = max(min(CACHE_BYTES, ROWS * config.context * token), (config.context + ROWS) * token)
             settings = EngineSettings(max_rows=ROWS, queue_limit=2**31, cache_bytes=ceiling)
-            twin = LanguageModel(self.model, self.tokenizer)  # the engine must not keep its owner alive
+            twin = LanguageModel(
+                self.model, self.tokenizer, self.placement
+            )  # the engine must not keep its owner alive
             self._engine, self._state = Engine(twin, settings), state
             self._close = weakref.finalize(self, self._engine.close)
         return self._engine

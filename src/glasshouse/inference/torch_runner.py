@@ -13,6 +13,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from glasshouse.inference.placement import Placement
 from glasshouse.inference.runner import Piece
 from glasshouse.model import Transformer
 from glasshouse.model.lora import Adapter, adapter_of, linear_maps
@@ -61,8 +62,8 @@ class PagedCache:
         found = []
         for pages, new in ((self._keys[layer], keys), (self._values[layer], values)):
             new = new.transpose(1, 2)  # (batch, seq, kv_heads, head_dim)
-            pages[self._new] = new if self._real is None else new[self._real]
-            found.append(pages[self._slots].transpose(1, 2))
+            pages[self._new.to(pages.device)] = new if self._real is None else new[self._real.to(new.device)]
+            found.append(pages[self._slots.to(pages.device)].transpose(1, 2))
         return found[0], found[1]
 
     def advance(self, seq: int) -> None:
@@ -78,8 +79,13 @@ class TorchRunner:
 
     page_tokens = PAGE_TOKENS
 
-    def __init__(self, model: Transformer, *, deterministic: bool = False) -> None:
+    def __init__(
+        self, model: Transformer, *, deterministic: bool = False, placement: Placement | None = None
+    ) -> None:
+        """`placement`: where the blocks work, if not where the model's embedding lies."""
         self.model, self.deterministic = model, deterministic
+        layers = model.config.num_hidden_layers
+        self._devices = (model.device,) * layers if placement is None else placement.devices
         config = model.config
         shape = config.num_key_value_heads, config.head_dim
         self._shape = shape
@@ -100,10 +106,8 @@ class TorchRunner:
         """Zeros, written now: what a mask hides must be a number, and all memory is taken at once."""
         slots = pages * self.page_tokens
         for tensors in (self._keys, self._values):
-            for _ in range(self.model.config.num_hidden_layers):
-                tensor = torch.empty(
-                    slots, *self._shape, dtype=self.model.compute_dtype, device=self.model.device
-                )
+            for device in self._devices:
+                tensor = torch.empty(slots, *self._shape, dtype=self.model.compute_dtype, device=device)
                 tensors.append(tensor.zero_())
 
     @torch.inference_mode()
