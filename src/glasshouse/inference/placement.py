@@ -1,4 +1,4 @@
-"""A model that does not fit one device: its blocks over several, the rest fetched from the CPU's memory in turn.
+"""A model that does not fit a device: its blocks on several, or fetched in turn from the CPU's memory.
 
 Blocks are given to the devices in their order, as long as each has room. Those that find none stay in
 the CPU's memory; each is copied to the first device for the moment of its work, so that one copy at a
@@ -7,7 +7,7 @@ time takes room there. Whatever a block works on follows it: activations, masks,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,8 @@ def place(
             block.to(device)
         else:
             _fetched(block, device)
-        block.register_forward_pre_hook(lambda _, args, device=device: _moved(args, device))
-    model.model.norm.register_forward_pre_hook(lambda _, args: _moved(args, home))
+        block.register_forward_pre_hook(_mover(device))
+    model.model.norm.register_forward_pre_hook(_mover(home))
     return Placement(home, tuple(home if found is None else targets[found] for found in places))
 
 
@@ -116,6 +116,11 @@ def _fetched(block: nn.Module, device: torch.device) -> None:
 
     block.register_forward_pre_hook(fetch)
     block.register_forward_hook(let_go, always_call=True)
+
+
+def _mover(device: torch.device) -> Callable[[nn.Module, Any], Any]:
+    """A hook that brings a module's arguments to its device."""
+    return lambda _, args: _moved(args, device)
 
 
 def _moved(value: Any, device: torch.device) -> Any:
