@@ -13,7 +13,6 @@ Every plan was accepted by the grammar to its end. That none is shorter is sure 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,14 +28,21 @@ LONGEST = 4096
 BEAM = 48
 """States of one level that the search goes on with."""
 
-EXPANSIONS = 8000
-"""States that one search may visit: about 50 ms."""
+WALKED, WALKED_AGAIN = 10_000, 256
+"""Bytes that the greedy walk may try: from the beginning of a text (40 ms), and after a token, where four times
+the old plan's bytes are added."""
+
+SEARCHED = 20_000
+"""States that the search from the beginning of a text may visit: about 100 ms, once for each grammar."""
+
+SEARCHED_AGAIN = 150
+"""States that it may visit after a token, where another plan is known."""
 
 TRIED = 32
 """Ends of the old plan that are tried."""
 
-QUOTES = 6
-"""As many quotation marks in a row are not JSON's."""
+STUCK = 8
+"""After as many equal steps the greedy walk tries what the grammar spells out."""
 
 LEAPS = 2
 """Pieces of free text that one way to close may cross."""
@@ -47,8 +53,8 @@ MANY = 64
 FREE = 3
 """States of one level, beside the beam, in which almost anything may follow."""
 
-SAME = 2
-"""States of one level with equal signatures that are followed."""
+ALIKE = 3
+"""Two states of one level count as one if the same may follow and their last so many units are equal."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +102,15 @@ class ByteVocabulary:
             return [self._unit_of[token]]
         return list(self._tokens[token]) if token < len(self._tokens) else []
 
+    def bytes_of(self, token: int) -> bytes:
+        """What a token is in the text; a special token is no part of it."""
+        return b"" if token in self._unit_of or token >= len(self._tokens) else self._tokens[token]
+
     def tokens_of(self, units: Sequence[int]) -> tuple[int, ...] | None:
         """The fewest tokens that spell the units; None where the vocabulary lacks a byte."""
-        best: list[tuple[int, int, int]] = [(0, -1, 0)]  # (tokens, the last of them, its start) up to each place
+        best: list[tuple[int, int, int]] = [
+            (0, -1, 0)
+        ]  # (tokens, the last of them, its start) up to each place
         text = bytes(unit if unit < 256 else 0 for unit in units)
         last_special = 0
         for end, unit in enumerate(units, 1):
@@ -156,8 +168,9 @@ class Closer:
         satisfied by any.
         """
         best: Plan | None = None
-        for way in (self._again, self._greedy, self._search):
-            units = way(matcher, old, best)
+        visits = SEARCHED if old is None else SEARCHED_AGAIN
+        for way in (self._again, self._greedy, self._search, self._improved):
+            units = way(matcher, old, best, visits)
             if units is None or (tokens := self.vocabulary.tokens_of(units)) is None:
                 continue
             end = matcher.deep_copy()
@@ -169,7 +182,9 @@ class Closer:
                 break
         return best
 
-    def _again(self, matcher: LLMatcher, old: Plan | None, best: Plan | None) -> list[int] | None:
+    def _again(
+        self, matcher: LLMatcher, old: Plan | None, best: Plan | None, visits: int
+    ) -> list[int] | None:
         """The old plan, or an end of it, as it stands."""
         if old is None:
             return None
@@ -180,52 +195,63 @@ class Closer:
                 return rest[:-1]
         return None
 
-    def _greedy(self, matcher: LLMatcher, old: Plan | None, best: Plan | None) -> list[int] | None:
+    def _greedy(
+        self, matcher: LLMatcher, old: Plan | None, best: Plan | None, visits: int
+    ) -> list[int] | None:
         """The walk that takes, at each byte, what most likely closes."""
-        return self._walk(matcher, LEAPS)
+        return self._walk(
+            matcher, LEAPS, _Steps(WALKED if old is None else 4 * len(old.units) + WALKED_AGAIN)
+        )
 
-    def _walk(self, matcher: LLMatcher, leaps: int) -> list[int] | None:
+    def _walk(self, matcher: LLMatcher, leaps: int, steps: _Steps, most: int = LONGEST) -> list[int] | None:
         walk = matcher.deep_copy()
         path: list[int] = []
-        quotes: list[LLMatcher] = []  # states before each quotation mark of a row of them
-        while len(path) < LONGEST:
+        again, before, last = 0, walk, (-1, -1)  # steps that changed nothing, and the state before them
+        while len(path) < most and steps.left:
+            steps.left -= 1
             if walk.is_accepting():
                 return path
-            unit = _preferred(_bits(walk), self.vocabulary.end)
+            bits = _bits(walk)
+            unit = _preferred(bits, self.vocabulary.end)
             if unit is None:
                 return None
-            quotes = [*quotes, walk.deep_copy()] if unit == 34 else []
-            if len(quotes) == QUOTES:  # this is free text, not a string of JSON
-                return self._leap(quotes[0], path[: 1 - QUOTES], leaps)
+            if (bits, unit) != last:
+                again, before, last = 0, walk.deep_copy(), (bits, unit)
+            again += 1
+            if again == STUCK:
+                path_before = path[: 1 - STUCK]
+                if (found := self._leap(before, path_before, leaps, steps)) is not None or unit == 34:
+                    return found
             if not walk.consume_token(unit):
                 return None
             path.append(unit)
         return None
 
-    def _leap(self, matcher: LLMatcher, path: list[int], leaps: int) -> list[int] | None:
+    def _leap(self, matcher: LLMatcher, path: list[int], leaps: int, steps: _Steps) -> list[int] | None:
         """Out of free text by one of the texts that the grammar spells out, and on from there."""
         found: list[int] | None = None
         for text in self._spelled if leaps else ():
             after = matcher.deep_copy()
-            if not after.consume_tokens(text) or (rest := self._walk(after, leaps - 1)) is None:
+            if not after.consume_tokens(text) or (rest := self._walk(after, leaps - 1, steps)) is None:
                 continue
             if found is None or len(path) + len(text) + len(rest) < len(found):
                 found = [*path, *text, *rest]
         return found
 
-    def _search(self, matcher: LLMatcher, old: Plan | None, best: Plan | None) -> list[int] | None:
+    def _search(
+        self, matcher: LLMatcher, old: Plan | None, best: Plan | None, visits: int
+    ) -> list[int] | None:
         """Level by level, one unit deeper each: the first whole text is among the shortest."""
         start = matcher.deep_copy()
         if start.is_accepting():
             return []
         level = [_State(start, (), _bits(start), 0, 0)]
-        left = EXPANSIONS
         for _ in range(min(LONGEST, len(best.units) - 1 if best else LONGEST)):
             following: list[_State] = []
-            seen: Counter[tuple[int, int, int]] = Counter()
+            seen: set[tuple[int, int, int, tuple[int, ...]]] = set()
             for state in level:
                 for units in self._branches(state.bits):
-                    left -= 1
+                    visits -= 1
                     after = state.matcher.deep_copy()
                     if not after.consume_tokens(units):
                         continue
@@ -235,15 +261,37 @@ class Closer:
                     depth = max(state.depth + opened, 0)
                     quotes = state.quotes ^ (units.count(34) & 1)
                     bits = _bits(after)
-                    seen[bits, depth, quotes] += 1
-                    if seen[bits, depth, quotes] <= SAME:
-                        following.append(_State(after, (*state.path, *units), bits, depth, quotes))
-            if not following or left < 0:
+                    path = (*state.path, *units)
+                    signature = (bits, depth, quotes, path[-ALIKE:])
+                    if signature not in seen:
+                        seen.add(signature)
+                        following.append(_State(after, path, bits, depth, quotes))
+            if not following or visits < 0:
                 return None
             following.sort(key=lambda state: state.depth * 2 + state.quotes)
             free = [state for state in following if state.bits.bit_count() > MANY]
             level = [state for state in following if state.bits.bit_count() <= MANY][:BEAM] + free[:FREE]
         return None
+
+    def _improved(
+        self, matcher: LLMatcher, old: Plan | None, best: Plan | None, visits: int
+    ) -> list[int] | None:
+        """The best way so far with another turn somewhere, and greedily on from there; only for a whole text."""
+        if old is not None or best is None:
+            return None
+        units, steps, place = list(best.units), _Steps(WALKED), 0
+        walk = matcher.deep_copy()
+        while place < len(units) and steps.left:
+            for turn in self._branches(_bits(walk)):
+                after = walk.deep_copy()
+                if turn == units[place : place + len(turn)] or not after.consume_tokens(turn):
+                    continue
+                rest = self._walk(after, 0, steps, most=len(units) - place - len(turn))
+                if rest is not None:
+                    units[place:] = [*turn, *rest]
+            walk.consume_token(units[place])
+            place += 1
+        return units
 
     def _branches(self, bits: int) -> list[list[int]]:
         """What is worth trying next: every sign, few of many letters, white space if there is nothing else."""
@@ -252,8 +300,23 @@ class Closer:
         if len(allowed) > MANY:  # almost anything may follow: one of each kind stands for all
             units += self._spelled
             allowed = [byte for byte in _KINDS if bits >> byte & 1]
+        for kind in _CLASSES:  # as in a number, a UUID, a word: a few stand for all
+            if bits & kind == kind:
+                allowed = [byte for byte in allowed if not kind >> byte & 1 or byte in b"019anzANZ"]
         dark = [byte for byte in allowed if byte not in _WHITE]
         return units + [[byte] for byte in dark or allowed]
+
+
+@dataclass
+class _Steps:
+    """How far a walk with all its leaps may still go."""
+
+    left: int
+
+
+def in_string(matcher: LLMatcher) -> bool:
+    """Whether almost any letter may follow, as in a string or in free text, but in no number of JSON."""
+    return bool(_bits(matcher) & _LETTERS)
 
 
 class _State(NamedTuple):
@@ -282,11 +345,17 @@ def _ordered() -> list[int]:
 _ORDER = _ordered()
 """All bytes, what most likely closes first."""
 
-_KINDS = b'}],:"0a{[<'
+_KINDS = b'}],:"0a{[<@.-/'
 """One of each kind of byte."""
 
 _LETTERS = sum(1 << byte for byte in b"bBjJqQzZxX")
 """Letters with which no value of JSON begins: where they are allowed, a string is open."""
+
+_CLASSES = [
+    sum(1 << byte for byte in kind)
+    for kind in (b"0123456789", b"abcdef", b"ABCDEF", b"ghijklmnopqrstuvwxyz", b"GHIJKLMNOPQRSTUVWXYZ")
+]
+"""Where all of a class are allowed, it hardly matters which is taken."""
 
 _QUOTE = 1 << ord('"')
 

@@ -11,7 +11,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,8 @@ WHITE = r"[\x20\x0A\x0D\x09]{1,40}"
 _SPECIAL = re.compile(r'<\[("(?:[^"\\]|\\.)*")\]>')
 
 _STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
+
+_WORD = re.compile(r"[a-zA-Z0-9]+|[^\x00-\x20]")
 
 SPELLED = 32
 """Texts of a grammar that the search for a way to close tries as a whole."""
@@ -163,21 +165,42 @@ def _numbered(lark: str, special: Mapping[str, int]) -> str:
 
 
 def _spelled(grammar: Grammar) -> list[bytes]:
-    """Texts that a Lark grammar spells out, without those of the schemas in it."""
-    if grammar.kind != "lark":
-        return []
-    lark, place = str(grammar.source), 0
+    """Texts that a grammar spells out: what may end free text."""
+    source = str(grammar.source)
+    if grammar.kind == "regex":
+        texts = _WORD.findall(source)
+    elif grammar.kind == "json_schema":
+        texts = [word for pattern in _patterns(json.loads(source)) for word in _WORD.findall(pattern)]
+    elif grammar.kind == "lark":
+        texts = _literals(source)
+    else:
+        texts = []
+    return [text.encode() for text in dict.fromkeys(texts)][:SPELLED]
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    """The regular expressions in a JSON Schema."""
+    for key, value in schema.items() if isinstance(schema, dict) else enumerate(schema):
+        if key == "pattern" and isinstance(value, str):
+            yield value
+        elif isinstance(value, (dict, list)):
+            yield from _patterns(value)
+
+
+def _literals(lark: str) -> list[str]:
+    """The quoted texts of a Lark grammar, without those of the schemas in it."""
+    place = 0
     while (place := lark.find("%json", place)) >= 0:
         start = place + len("%json")
         start += len(lark[start:]) - len(lark[start:].lstrip())
         with contextlib.suppress(ValueError):
             lark = lark[:place] + lark[json.JSONDecoder().raw_decode(lark, start)[1] :]
         place += 1
-    texts: list[bytes] = []
-    for quoted in dict.fromkeys(_STRING.findall(_SPECIAL.sub("", lark))):
+    texts: list[str] = []
+    for quoted in _STRING.findall(_SPECIAL.sub("", lark)):
         with contextlib.suppress(ValueError):
-            texts.append(json.loads(quoted).encode())
-    return [text for text in texts if len(text) > 1][:SPELLED]
+            texts.append(json.loads(quoted))
+    return [text for text in texts if len(text) > 1]
 
 
 def _reason(message: str) -> str:

@@ -340,7 +340,11 @@ class _Call:
         """Take over what the reader knows of the call at hand."""
         reader = self._reader
         members = reader.members
-        if not (reader.bad or reader.done) and set(members) <= _CALL_KEYS and reader.open_key in (None, *_CALL_KEYS):
+        if (
+            not (reader.bad or reader.done)
+            and set(members) <= _CALL_KEYS
+            and reader.open_key in (None, *_CALL_KEYS)
+        ):
             if "name" not in members:
                 return
         self.bad = reader.bad or not (set(members) | {reader.open_key or "name"}) <= _CALL_KEYS
