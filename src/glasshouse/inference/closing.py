@@ -1,14 +1,15 @@
 """The shortest way to make a text whole: a search over bytes, told in tokens.
 
 The search asks llguidance over a vocabulary of 256 bytes and the special tokens, where a question costs about
-a microsecond. Three ways, from cheap to thorough:
+a microsecond. Four ways, from cheap to thorough:
 
 - the old plan, or an end of it, may still do;
 - a greedy walk that prefers what closes JSON;
-- a beam search, level by level, in which states with equal masks at equal depth count as one. Where almost
-  anything may follow, it tries the texts that the grammar spells out.
+- a beam search, level by level, in which states that look alike count as one;
+- at the beginning of a text, the best of these with other turns.
 
-Every plan was accepted by the grammar to its end. That none is shorter is sure only for small grammars.
+Where almost anything may follow, texts that the grammar spells out are tried as a whole. Every plan was
+accepted by the grammar to its end. That none is shorter is sure only for small grammars.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-    from glasshouse.tokenizer import Tokenizer
+    from glasshouse.inference.byte_vocabulary import ByteVocabulary
 
 LONGEST = 4096
 """A way to close may have this many bytes."""
@@ -29,8 +30,8 @@ BEAM = 48
 """States of one level that the search goes on with."""
 
 WALKED, WALKED_AGAIN = 10_000, 256
-"""Bytes that the greedy walk may try: from the beginning of a text (40 ms), and after a token, where four times
-the old plan's bytes are added."""
+"""Bytes that the greedy walk may try: from the beginning of a text (40 ms), and after a token, where four
+times the old plan's bytes are added."""
 
 SEARCHED = 20_000
 """States that the search from the beginning of a text may visit: about 100 ms, once for each grammar."""
@@ -76,83 +77,6 @@ class Plan:
         return Plan(self.units[gone:], self.tokens[1:], self.ending)
 
 
-class ByteVocabulary:
-    """The 256 bytes, the special tokens and one end: what the search is made of."""
-
-    def __init__(self, tokenizer: Tokenizer, end_ids: frozenset[int]) -> None:
-        from llguidance import LLTokenizer
-
-        self.end_ids = end_ids
-        names = sorted(tokenizer.special, key=tokenizer.special.__getitem__)
-        self.special = {name: 256 + place for place, name in enumerate(names)}  # name -> unit
-        self._unit_of = {tokenizer.special[name]: unit for name, unit in self.special.items()}
-        self._token_of = {unit: token for token, unit in self._unit_of.items()}
-        self.end = 256 + len(names)
-        self._tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
-        self._ids: dict[bytes, int] = {}  # bytes -> the first token that stands for them
-        for token, spelled in enumerate(self._tokens):
-            if spelled and token not in self._unit_of:
-                self._ids.setdefault(spelled, token)
-        self._longest = max(map(len, self._ids), default=1)
-        self.tokenizer = LLTokenizer(_Units(names, self.end), eos_token=self.end)
-
-    def units_of(self, token: int) -> list[int]:
-        """A token as bytes, or as the special token that it is."""
-        if token in self._unit_of:
-            return [self._unit_of[token]]
-        return list(self._tokens[token]) if token < len(self._tokens) else []
-
-    def bytes_of(self, token: int) -> bytes:
-        """What a token is in the text; a special token is no part of it."""
-        return b"" if token in self._unit_of or token >= len(self._tokens) else self._tokens[token]
-
-    def tokens_of(self, units: Sequence[int]) -> tuple[int, ...] | None:
-        """The fewest tokens that spell the units; None where the vocabulary lacks a byte."""
-        best: list[tuple[int, int, int]] = [
-            (0, -1, 0)
-        ]  # (tokens, the last of them, its start) up to each place
-        text = bytes(unit if unit < 256 else 0 for unit in units)
-        last_special = 0
-        for end, unit in enumerate(units, 1):
-            found: tuple[int, int, int] | None = None
-            if unit >= 256:
-                last_special = end
-                if (before := best[end - 1])[0] >= 0:
-                    found = (before[0] + 1, self._token_of[unit], end - 1)
-            else:
-                for start in range(max(last_special, end - self._longest), end):
-                    count = best[start][0]
-                    if count < 0 or (found is not None and count + 1 >= found[0]):
-                        continue
-                    token = self._ids.get(text[start:end])
-                    if token is not None:
-                        found = (count + 1, token, start)
-            best.append(found or (-1, -1, 0))
-        if best[-1][0] < 0:
-            return None
-        tokens: list[int] = []
-        place = len(units)
-        while place:
-            _, token, place = best[place]
-            tokens.append(token)
-        return tuple(reversed(tokens))
-
-
-class _Units:
-    """What llguidance wants to see of a tokenizer."""
-
-    is_tokenizer_wrapper = True
-    bos_token_id = None
-
-    def __init__(self, names: Sequence[str], end: int) -> None:
-        self.tokens = [bytes([byte]) for byte in range(256)] + [name.encode() for name in names] + [b"<end>"]
-        self.special_token_ids = list(range(256, end + 1))
-        self.eos_token_id = end
-
-    def __call__(self, text: str) -> list[int]:
-        return list(text.encode())
-
-
 class Closer:
     """Looks for ways to close texts of one grammar."""
 
@@ -168,9 +92,8 @@ class Closer:
         satisfied by any.
         """
         best: Plan | None = None
-        visits = SEARCHED if old is None else SEARCHED_AGAIN
         for way in (self._again, self._greedy, self._search, self._improved):
-            units = way(matcher, old, best, visits)
+            units = way(matcher, old, best)
             if units is None or (tokens := self.vocabulary.tokens_of(units)) is None:
                 continue
             end = matcher.deep_copy()
@@ -182,22 +105,21 @@ class Closer:
                 break
         return best
 
-    def _again(
-        self, matcher: LLMatcher, old: Plan | None, best: Plan | None, visits: int
-    ) -> list[int] | None:
+    def _again(self, matcher: LLMatcher, old: Plan | None, best: Plan | None) -> list[int] | None:
         """The old plan, or an end of it, as it stands."""
         if old is None:
             return None
         units = [*old.units, self.vocabulary.end]
+        found: list[int] | None = None
         for start in range(min(len(units), TRIED)):
             rest = units[start:]
             if matcher.validate_tokens(rest) == len(rest):
-                return rest[:-1]
-        return None
+                found = rest[:-1]
+            elif found is not None:
+                break
+        return found
 
-    def _greedy(
-        self, matcher: LLMatcher, old: Plan | None, best: Plan | None, visits: int
-    ) -> list[int] | None:
+    def _greedy(self, matcher: LLMatcher, old: Plan | None, best: Plan | None) -> list[int] | None:
         """The walk that takes, at each byte, what most likely closes."""
         return self._walk(
             matcher, LEAPS, _Steps(WALKED if old is None else 4 * len(old.units) + WALKED_AGAIN)
@@ -238,13 +160,12 @@ class Closer:
                 found = [*path, *text, *rest]
         return found
 
-    def _search(
-        self, matcher: LLMatcher, old: Plan | None, best: Plan | None, visits: int
-    ) -> list[int] | None:
+    def _search(self, matcher: LLMatcher, old: Plan | None, best: Plan | None) -> list[int] | None:
         """Level by level, one unit deeper each: the first whole text is among the shortest."""
         start = matcher.deep_copy()
         if start.is_accepting():
             return []
+        visits = SEARCHED if old is None else SEARCHED_AGAIN
         level = [_State(start, (), _bits(start), 0, 0)]
         for _ in range(min(LONGEST, len(best.units) - 1 if best else LONGEST)):
             following: list[_State] = []
@@ -273,10 +194,11 @@ class Closer:
             level = [state for state in following if state.bits.bit_count() <= MANY][:BEAM] + free[:FREE]
         return None
 
-    def _improved(
-        self, matcher: LLMatcher, old: Plan | None, best: Plan | None, visits: int
-    ) -> list[int] | None:
-        """The best way so far with another turn somewhere, and greedily on from there; only for a whole text."""
+    def _improved(self, matcher: LLMatcher, old: Plan | None, best: Plan | None) -> list[int] | None:
+        """The best way so far with another turn somewhere, and greedily on from there.
+
+        Only from the beginning of a text: it costs up to 40 ms.
+        """
         if old is not None or best is None:
             return None
         units, steps, place = list(best.units), _Steps(WALKED), 0
@@ -294,7 +216,7 @@ class Closer:
         return units
 
     def _branches(self, bits: int) -> list[list[int]]:
-        """What is worth trying next: every sign, few of many letters, white space if there is nothing else."""
+        """What is worth trying next: every sign, few of many letters, white space if there is no other."""
         units = [[unit] for unit in range(256, self.vocabulary.end) if bits >> unit & 1]
         allowed = [byte for byte in _ORDER if bits >> byte & 1]
         if len(allowed) > MANY:  # almost anything may follow: one of each kind stands for all

@@ -13,15 +13,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from glasshouse.core.errors import UsageError
-from glasshouse.inference.closing import ByteVocabulary, Closer, Plan
+from glasshouse.inference.byte_vocabulary import ByteVocabulary
+from glasshouse.inference.closing import Closer, Plan
 from glasshouse.inference.constraint import GrammarState
 from glasshouse.inference.request import Grammar
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
+    from llguidance._tokenizer import TokenizerWrapper
 
     from glasshouse.tokenizer import Tokenizer
 
@@ -67,7 +69,7 @@ class GrammarCompiler:
         self._bytes: ByteVocabulary | None = None
 
     def start(self, grammar: Grammar) -> GrammarState:
-        """The grammar at the beginning of a text. Raises UsageError, with llguidance's reason, if it refuses."""
+        """The grammar at the beginning of a text. Raises UsageError with llguidance's reason."""
         compiled = self.compile(grammar)
         return GrammarState(compiled.tokens, compiled.units, compiled.closer, compiled.plan)
 
@@ -106,7 +108,7 @@ class GrammarCompiler:
 
 
 def _source(grammar: Grammar, special: Mapping[str, int]) -> str:
-    """The grammar as llguidance reads it. `special` are the ids of special tokens in the vocabulary at hand."""
+    """The grammar as llguidance reads it; `special` are the ids of special tokens in the vocabulary."""
     from llguidance import LLMatcher
 
     if grammar.kind == "choices":
@@ -231,4 +233,4 @@ def _token_vocabulary(tokenizer: Tokenizer, vocab_size: int, end_ids: frozenset[
     ends = sorted(end_ids)
     tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
     tokens += [b""] * (vocab_size - len(tokens))
-    return LLTokenizer(_Wrapped(tokenizer, tokens, ends[0]), eos_token=ends)
+    return LLTokenizer(cast("TokenizerWrapper", _Wrapped(tokenizer, tokens, ends[0])), eos_token=ends)

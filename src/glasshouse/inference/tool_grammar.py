@@ -1,8 +1,8 @@
 """The grammar of a reply that must, or may, call tools: what `tool_choice` and `strict` ask for.
 
-A forced reply holds calls and, where the model reasons, its reasoning before them; nothing else. A free reply
-holds any text, but once a call's opening is written, the name is one of the tools' and the arguments follow its
-schema (those of tools that are not strict: any JSON object).
+A forced reply holds calls and, where the model reasons, its reasoning before them; nothing else. A free
+reply holds any text, but once a call's opening is written, the name is one of the tools' and the arguments
+follow its schema (those of tools that are not strict: any JSON object).
 """
 
 from __future__ import annotations
