@@ -33,7 +33,7 @@ WALKED, WALKED_AGAIN = 10_000, 256
 """Bytes that the greedy walk may try: from the beginning of a text (40 ms), and after a token, where four
 times the old plan's bytes are added."""
 
-SEARCHED = 20_000
+SEARCHED = 12_000
 """States that the search from the beginning of a text may visit: about 100 ms, once for each grammar."""
 
 SEARCHED_AGAIN = 150
@@ -45,13 +45,13 @@ TRIED = 32
 STUCK = 8
 """After as many equal steps the greedy walk tries what the grammar spells out."""
 
-LEAPS = 2
+LEAPS = 4
 """Pieces of free text that one way to close may cross."""
 
 MANY = 64
 """Where more bytes than these may follow, few of them are tried."""
 
-FREE = 3
+FREE, FREE_AGAIN = 6, 3
 """States of one level, beside the beam, in which almost anything may follow."""
 
 ALIKE = 3
@@ -152,7 +152,7 @@ class Closer:
     def _leap(self, matcher: LLMatcher, path: list[int], leaps: int, steps: _Steps) -> list[int] | None:
         """Out of free text by one of the texts that the grammar spells out, and on from there."""
         found: list[int] | None = None
-        for text in self._spelled if leaps else ():
+        for text in reversed(self._spelled) if leaps else ():  # what ends a pattern stands last
             after = matcher.deep_copy()
             if not after.consume_tokens(text) or (rest := self._walk(after, leaps - 1, steps)) is None:
                 continue
@@ -165,7 +165,7 @@ class Closer:
         start = matcher.deep_copy()
         if start.is_accepting():
             return []
-        visits = SEARCHED if old is None else SEARCHED_AGAIN
+        visits, most_free = (SEARCHED, FREE) if old is None else (SEARCHED_AGAIN, FREE_AGAIN)
         level = [_State(start, (), _bits(start), 0, 0)]
         for _ in range(min(LONGEST, len(best.units) - 1 if best else LONGEST)):
             following: list[_State] = []
@@ -191,7 +191,7 @@ class Closer:
                 return None
             following.sort(key=lambda state: state.depth * 2 + state.quotes)
             free = [state for state in following if state.bits.bit_count() > MANY]
-            level = [state for state in following if state.bits.bit_count() <= MANY][:BEAM] + free[:FREE]
+            level = [state for state in following if state.bits.bit_count() <= MANY][:BEAM] + free[:most_free]
         return None
 
     def _improved(self, matcher: LLMatcher, old: Plan | None, best: Plan | None) -> list[int] | None:

@@ -36,6 +36,8 @@ _STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 
 _WORD = re.compile(r"[a-zA-Z0-9]+|[^\x00-\x20]")
 
+_SYNTAX = frozenset("\\^$*+?(){}|[]")
+
 SPELLED = 32
 """Texts of a grammar that the search for a way to close tries as a whole."""
 
@@ -170,14 +172,20 @@ def _spelled(grammar: Grammar) -> list[bytes]:
     """Texts that a grammar spells out: what may end free text."""
     source = str(grammar.source)
     if grammar.kind == "regex":
-        texts = _WORD.findall(source)
+        texts = _words(source)
     elif grammar.kind == "json_schema":
-        texts = [word for pattern in _patterns(json.loads(source)) for word in _WORD.findall(pattern)]
+        texts = [word for pattern in _patterns(json.loads(source)) for word in _words(pattern)]
     elif grammar.kind == "lark":
         texts = _literals(source)
     else:
         texts = []
-    return [text.encode() for text in dict.fromkeys(texts)][:SPELLED]
+    return [text.encode() for text in dict.fromkeys(texts) if text][:SPELLED]
+
+
+def _words(pattern: str) -> list[str]:
+    """The words and signs of a regular expression; last what is left of it without the signs of its syntax."""
+    words = _WORD.findall(pattern)
+    return [*words, "".join(word for word in words if word not in _SYNTAX)]
 
 
 def _patterns(schema: Any) -> Iterator[str]:
