@@ -45,6 +45,9 @@ TRIED = 32
 STUCK = 8
 """After as many equal steps the greedy walk tries what the grammar spells out."""
 
+PATIENCE = 64
+"""Equal steps after which a walk behind a leap is given up: a string may have to be as long."""
+
 LEAPS = 4
 """Pieces of free text that one way to close may cross."""
 
@@ -53,6 +56,9 @@ MANY = 64
 
 FREE, FREE_AGAIN = 6, 3
 """States of one level, beside the beam, in which almost anything may follow."""
+
+SAME_LENGTH = 32
+"""Whole texts of one length among which the cheapest is taken."""
 
 ALIKE = 3
 """Two states of one level count as one if the same may follow and their last so many units are equal."""
@@ -94,16 +100,22 @@ class Closer:
         best: Plan | None = None
         for way in (self._again, self._greedy, self._search, self._improved):
             units = way(matcher, old, best)
-            if units is None or (tokens := self.vocabulary.tokens_of(units)) is None:
+            plan = None if units is None else self._told(matcher, units)
+            if plan is None:
                 continue
-            end = matcher.deep_copy()
-            end.consume_tokens(units)
-            plan = Plan(tuple(units), tokens, int(not end.is_stopped()))
             if best is None or plan.cost < best.cost:
                 best = plan
             if budget is None or best.cost <= budget:
                 break
         return best
+
+    def _told(self, matcher: LLMatcher, units: list[int]) -> Plan | None:
+        """The units as tokens; None where the vocabulary cannot spell them."""
+        if (tokens := self.vocabulary.tokens_of(units)) is None:
+            return None
+        end = matcher.deep_copy()
+        end.consume_tokens(units)
+        return Plan(tuple(units), tokens, int(not end.is_stopped()))
 
     def _again(self, matcher: LLMatcher, old: Plan | None, best: Plan | None) -> list[int] | None:
         """The old plan, or an end of it, as it stands."""
@@ -120,12 +132,17 @@ class Closer:
         return found
 
     def _greedy(self, matcher: LLMatcher, old: Plan | None, best: Plan | None) -> list[int] | None:
-        """The walk that takes, at each byte, what most likely closes."""
-        return self._walk(
-            matcher, LEAPS, _Steps(WALKED if old is None else 4 * len(old.units) + WALKED_AGAIN)
-        )
+        """The walk that takes, at each byte, what most likely closes; with as few leaps as will do."""
+        steps = WALKED if old is None else 4 * len(old.units) + WALKED_AGAIN
+        for leaps in range(LEAPS + 1 if self._spelled else 1):
+            if (found := self._walk(matcher, leaps, _Steps(steps), patience=LONGEST)) is not None:
+                return found
+        return None
 
-    def _walk(self, matcher: LLMatcher, leaps: int, steps: _Steps, most: int = LONGEST) -> list[int] | None:
+    def _walk(
+        self, matcher: LLMatcher, leaps: int, steps: _Steps, *, most: int = LONGEST, patience: int = PATIENCE
+    ) -> list[int] | None:
+        """At most `most` units; given up after `patience` steps that changed nothing."""
         walk = matcher.deep_copy()
         path: list[int] = []
         again, before, last = 0, walk, (-1, -1)  # steps that changed nothing, and the state before them
@@ -140,10 +157,12 @@ class Closer:
             if (bits, unit) != last:
                 again, before, last = 0, walk.deep_copy(), (bits, unit)
             again += 1
-            if again == STUCK:
-                path_before = path[: 1 - STUCK]
-                if (found := self._leap(before, path_before, leaps, steps)) is not None or unit == 34:
-                    return found
+            if again == STUCK and unit == 34:  # quotation marks in a row: free text, no string of JSON
+                return self._leap(before, path[: 1 - STUCK], leaps, steps)
+            if again == STUCK and leaps:
+                return self._leap(walk, path, leaps, steps)
+            if again > patience:
+                return None
             if not walk.consume_token(unit):
                 return None
             path.append(unit)
@@ -165,9 +184,15 @@ class Closer:
         start = matcher.deep_copy()
         if start.is_accepting():
             return []
+
+        def cost(units: list[int]) -> int:
+            plan = self._told(matcher, units)
+            return LONGEST if plan is None else plan.cost
+
         visits, most_free = (SEARCHED, FREE) if old is None else (SEARCHED_AGAIN, FREE_AGAIN)
         level = [_State(start, (), _bits(start), 0, 0)]
-        for _ in range(min(LONGEST, len(best.units) - 1 if best else LONGEST)):
+        for _ in range(LONGEST if best is None else len(best.units) - 1 + 2 * best.ending):
+            whole: list[list[int]] = []
             following: list[_State] = []
             seen: set[tuple[int, int, int, tuple[int, ...]]] = set()
             for state in level:
@@ -177,7 +202,8 @@ class Closer:
                     if not after.consume_tokens(units):
                         continue
                     if after.is_accepting():
-                        return [*state.path, *units]
+                        whole.append([*state.path, *units])
+                        continue
                     opened = sum((unit in _OPEN) - (unit in _CLOSE) for unit in units)
                     depth = max(state.depth + opened, 0)
                     quotes = state.quotes ^ (units.count(34) & 1)
@@ -187,6 +213,8 @@ class Closer:
                     if signature not in seen:
                         seen.add(signature)
                         following.append(_State(after, path, bits, depth, quotes))
+            if whole:
+                return min(whole[:SAME_LENGTH], key=cost)
             if not following or visits < 0:
                 return None
             following.sort(key=lambda state: state.depth * 2 + state.quotes)
@@ -218,13 +246,15 @@ class Closer:
     def _branches(self, bits: int) -> list[list[int]]:
         """What is worth trying next: every sign, few of many letters, white space if there is no other."""
         units = [[unit] for unit in range(256, self.vocabulary.end) if bits >> unit & 1]
-        allowed = [byte for byte in _ORDER if bits >> byte & 1]
+        everything = allowed = [byte for byte in _ORDER if bits >> byte & 1]
         if len(allowed) > MANY:  # almost anything may follow: one of each kind stands for all
-            units += self._spelled
             allowed = [byte for byte in _KINDS if bits >> byte & 1]
-        for kind in _CLASSES:  # as in a number, a UUID, a word: a few stand for all
-            if bits & kind == kind:
-                allowed = [byte for byte in allowed if not kind >> byte & 1 or byte in b"019anzANZ"]
+        else:
+            for kind in _CLASSES:  # as in a number, a UUID, a word: a few stand for all
+                if bits & kind == kind:
+                    allowed = [byte for byte in allowed if not kind >> byte & 1 or byte in b"019anzANZ"]
+        if len(allowed) < len(everything):
+            units += self._spelled
         dark = [byte for byte in allowed if byte not in _WHITE]
         return units + [[byte] for byte in dark or allowed]
 

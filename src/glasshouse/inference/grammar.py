@@ -183,18 +183,19 @@ def _spelled(grammar: Grammar) -> list[bytes]:
 
 
 def _words(pattern: str) -> list[str]:
-    """The words and signs of a regular expression; last what is left of it without the signs of its syntax."""
+    """The words and signs of a regular expression; last the whole without the signs of its syntax."""
     words = _WORD.findall(pattern)
     return [*words, "".join(word for word in words if word not in _SYNTAX)]
 
 
 def _patterns(schema: Any) -> Iterator[str]:
     """The regular expressions in a JSON Schema."""
+    if not isinstance(schema, (dict, list)):
+        return
     for key, value in schema.items() if isinstance(schema, dict) else enumerate(schema):
         if key == "pattern" and isinstance(value, str):
             yield value
-        elif isinstance(value, (dict, list)):
-            yield from _patterns(value)
+        yield from _patterns(value)
 
 
 def _literals(lark: str) -> list[str]:
