@@ -305,9 +305,7 @@ def report(rounds: list[dict[str, Any]], sides: list[str], options: argparse.Nam
         if theirs not in sides:
             continue
         for batch, phase in phases:
-            values = [
-                one["sides"][ours][batch][phase] / one["sides"][theirs][batch][phase] for one in rounds
-            ]
+            values = [one["sides"][ours][batch][phase] / one["sides"][theirs][batch][phase] for one in rounds]
             spread = {"median": statistics.median(values), "low": min(values), "high": max(values)}
             spread = {key: round(value, 2) for key, value in spread.items()}
             ratios.setdefault(f"{ours} / {theirs}", {})[f"{phase} {batch}"] = spread
