@@ -33,7 +33,12 @@ FAMILIES: dict[str, dict[str, object]] = {
         "hidden_act": "relu",
     },
     "mixtral": {"num_experts": 4},
-    "qwen3_moe": {"num_experts": 5, "moe_intermediate_size": 48, "mlp_only_layers": (1,), "norm_topk_prob": False},
+    "qwen3_moe": {
+        "num_experts": 5,
+        "moe_intermediate_size": 48,
+        "mlp_only_layers": (1,),
+        "norm_topk_prob": False,
+    },
 }
 
 
@@ -73,9 +78,7 @@ def read(runner: NativeRunner, ids: Sequence[int], cuts: Sequence[int] = (), fir
     """Hidden states of one sequence, read in pieces that end at `cuts`."""
     pages = range(first_page, first_page + -(-len(ids) // PAGE_TOKENS))
     edges = [0, *cuts, len(ids)]
-    parts = [
-        runner.hidden([Piece(ids[a:b], a, list(pages), b - a)]) for a, b in itertools.pairwise(edges)
-    ]
+    parts = [runner.hidden([Piece(ids[a:b], a, list(pages), b - a)]) for a, b in itertools.pairwise(edges)]
     return torch.cat(parts)
 
 
@@ -162,14 +165,16 @@ def of_kind(name: str, dtype: torch.dtype, scheme: str | None) -> Transformer:
 def test_a_tokens_bits_do_not_depend_on_how_its_text_is_read(
     name: str, dtype: torch.dtype, scheme: str | None
 ) -> None:
-    """Whole, in chunks, token by token, among ragged others, on other pages, with two threads: the same bits."""
+    """Whole, in chunks, token by token, among ragged others, on other pages, by two threads: one result."""
     model = of_kind(name, dtype, scheme)
     runner, ids = make_runner(model), tokens(77)
     whole = read(runner, ids)
     assert torch.equal(read(runner, ids, (5, 6, 31, 32, 64), 9), whole)
     assert torch.equal(read(runner, ids, range(1, 77)), whole)
     assert torch.equal(read(make_runner(model, threads=2), ids, (3, 40)), whole)
-    others = [Piece(tokens(n, n), 0, [20 + 4 * i + j for j in range(4)], 1) for i, n in enumerate((1, 90, 7, 33))]
+    others = [
+        Piece(tokens(n, n), 0, [20 + 4 * i + j for j in range(4)], 1) for i, n in enumerate((1, 90, 7, 33))
+    ]
     among = runner.hidden([*others[:2], Piece(ids, 0, [60, 3, 50], 77), *others[2:]])
     assert torch.equal(among[2:79], whole)
     logits = runner.logits(whole)
@@ -222,7 +227,11 @@ def test_steps_longer_than_a_call_are_cut() -> None:
     runner.allocate(120)
     ids = tokens(MAX_ROWS + 100)
     whole = read(runner, ids)
-    pieces = [Piece(tokens(30, 3), 0, [100], 2), Piece(ids, 0, list(range(40, 60)), MAX_ROWS), Piece([1], 0, [101])]
+    pieces = [
+        Piece(tokens(30, 3), 0, [100], 2),
+        Piece(ids, 0, list(range(40, 60)), MAX_ROWS),
+        Piece([1], 0, [101]),
+    ]
     cut = runner.hidden(pieces)
     assert torch.equal(cut[2:-1], whole[100:])
     assert torch.equal(cut[:2], read(runner, pieces[0].ids)[-2:])
@@ -231,7 +240,7 @@ def test_steps_longer_than_a_call_are_cut() -> None:
 @pytest.mark.parametrize("scheme", [None, "int8"])
 @pytest.mark.parametrize("name", ["qwen3", "gpt2"])
 def test_pieces_of_one_step_use_different_adapters(name: str, scheme: str | None) -> None:
-    """Each piece its own adapter or none: as torch with that adapter switched on, and bit for bit as alone."""
+    """Each piece its own or none: as torch with that adapter switched on, and bit for bit as alone."""
     model = make_model(name)
     if scheme:
         quantize_model(model, scheme)  # type: ignore[arg-type]
@@ -254,7 +263,9 @@ def test_pieces_of_one_step_use_different_adapters(name: str, scheme: str | None
         assert torch.equal(runner.hidden([piece]), hidden)
         use_adapters(model, *([piece.adapter] if piece.adapter else []))
         difference = (runner.logits(hidden) - torch_logits(model, piece.ids)).abs()
-        assert (difference.max() if scheme is None else difference.median()) < (1e-4 if scheme is None else 0.02)
+        assert (difference.max() if scheme is None else difference.median()) < (
+            1e-4 if scheme is None else 0.02
+        )
 
 
 def test_an_unknown_adapter_is_named() -> None:

@@ -63,12 +63,6 @@ class Adapter(ctypes.Structure):
     _fields_ = (("a", Matrix), ("b", Matrix), ("column", ctypes.c_int64))
 
 
-_SIZES = (
-    "n_layers hidden heads kv_heads head_dim inner vocab act gated n_experts top_k expert_inner "
-    "normed_top_k adapted"
-).split()
-
-
 class Model(ctypes.Structure):
     _fields_ = (
         ("layers", ctypes.POINTER(Layer)),
@@ -77,7 +71,12 @@ class Model(ctypes.Structure):
         ("head", Matrix),
         ("embedding", ctypes.c_void_p),
         ("positions", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in _SIZES),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("n_layers", "hidden", "heads", "kv_heads", "head_dim", "inner")
+        ),
+        *((name, ctypes.c_int64) for name in ("vocab", "act", "gated", "n_experts", "top_k", "expert_inner")),
+        *((name, ctypes.c_int64) for name in ("normed_top_k", "adapted")),
         ("eps", ctypes.c_float),
     )
 
@@ -148,7 +147,11 @@ class Weights:
         return self._matrix(panels, biases, outputs, inputs, REAL)
 
     def few_bits(
-        self, parts: Sequence[tuple[Tensor, Tensor]], scheme: str, inputs: int, biases: Sequence[Tensor | None]
+        self,
+        parts: Sequence[tuple[Tensor, Tensor]],
+        scheme: str,
+        inputs: int,
+        biases: Sequence[Tensor | None],
     ) -> Matrix:
         """Maps of one input, joined, from codes and scales of `quantize`."""
         codes = torch.cat([codes for codes, _ in parts])

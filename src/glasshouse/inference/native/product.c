@@ -119,6 +119,9 @@ INLINE ivec dot(ivec sum, uvec codes, uvec x) {
         __m256i half[2];
     } both;
     both c = {codes}, v = {x}, s = {.i = sum};
+#ifdef __AVXVNNI__
+    for (int h = 0; h < 2; h++) s.half[h] = _mm256_dpbusd_avx_epi32(s.half[h], c.half[h], v.half[h]);
+#else
     for (int h = 0; h < 2; h++) { /* bytes 0 and 2 of each word, then 1 and 3, as pairs of 16 bits */
         __m256i even = _mm256_and_si256(c.half[h], _mm256_set1_epi32(0x00ff00ff));
         __m256i odd = _mm256_srli_epi16(c.half[h], 8);
@@ -127,6 +130,7 @@ INLINE ivec dot(ivec sum, uvec codes, uvec x) {
         s.half[h] = _mm256_add_epi32(s.half[h], _mm256_madd_epi16(even, x_even));
         s.half[h] = _mm256_add_epi32(s.half[h], _mm256_madd_epi16(odd, x_odd));
     }
+#endif
     return s.i;
 #else
     for (int byte = 0; byte < 4; byte++)
