@@ -48,10 +48,10 @@ def test_fetched_blocks_compute_the_same(kind: dict, held: int) -> None:
     ends = size_in_bytes(model) - 5 * block_bytes(model)
     fetches = []
     placement = place(model, ["cpu"], [ends + held * block_bytes(model)])
-    for block in model.model.layers:
-        weight = block.self_attn.q_proj.weight
+    for layer, block in enumerate(model.model.layers):
+        name, weight = f"model.layers.{layer}.self_attn.q_proj.weight", block.self_attn.q_proj.weight
         block.self_attn.register_forward_pre_hook(
-            lambda *_, weight=weight, home=weight.data_ptr(): fetches.append(weight.data_ptr() != home)
+            lambda *_, name=name, weight=weight: fetches.append(weight.data_ptr() != before[name])
         )
     runner = TorchRunner(model, placement=placement)
     runner.allocate(4)

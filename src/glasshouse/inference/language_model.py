@@ -194,9 +194,8 @@ class LanguageModel:
             token *= self.model.compute_dtype.itemsize
             ceiling = max(min(CACHE_BYTES, ROWS * config.context * token), (config.context + ROWS) * token)
             settings = EngineSettings(max_rows=ROWS, queue_limit=2**31, cache_bytes=ceiling)
-            twin = LanguageModel(
-                self.model, self.tokenizer, self.placement
-            )  # the engine must not keep its owner alive
+            # A twin, because the engine must not keep its owner alive.
+            twin = LanguageModel(self.model, self.tokenizer, self.placement)
             self._engine, self._state = Engine(twin, settings), state
             self._close = weakref.finalize(self, self._engine.close)
         return self._engine
