@@ -171,9 +171,11 @@ class Loop:
         choices = [part.row for part, _ in writing if isinstance(part.row, Choice)]
         drafts = [part.drafts for part, _ in writing]
         counts = [len(states) for _, states in writing]
-        logits = self.runner.logits(torch.cat([states for _, states in writing])).split(counts)
+        logits = self.runner.logits(torch.cat([states for _, states in writing]))
         tokens = self._writers.choose(choices, drafts, logits)
-        for (part, _), choice, chosen, rows in zip(writing, choices, tokens, logits, strict=True):
+        for (part, _), choice, chosen, rows in zip(
+            writing, choices, tokens, logits.split(counts), strict=True
+        ):
             right = len(chosen) - 1
             if choice.drafter is not None and part.drafts:
                 choice.drafter.learn(len(part.drafts), right)
