@@ -145,7 +145,7 @@ MISTRAL_CALLS = '[{"name": "f", "arguments": {"a": 1}, "id": "abc123def"}, {"nam
         (LLAMA, ' {"name": "f"', [TextDelta(' {"name": "f"')]),
         (LLAMA, "It is " + LLAMA_CALL, [TextDelta("It is " + LLAMA_CALL)]),
         (MISTRAL, "[TOOL_CALLS] " + MISTRAL_CALLS, [*call(0, "f", '{"a": 1}', "abc123def"), *call(1, "g")]),
-        (MISTRAL, "Oh\n[TOOL_CALLS]" + MISTRAL_CALLS[:-1], [TextDelta("Oh\n[TOOL_CALLS]" + MISTRAL_CALLS[:-1])]),
+        (MISTRAL, "[TOOL_CALLS]" + MISTRAL_CALLS[:-1], [TextDelta("[TOOL_CALLS]" + MISTRAL_CALLS[:-1])]),
         (MISTRAL, "[TOOL_CALLS] []", [TextDelta("[TOOL_CALLS] []")]),
     ],
 )  # fmt: skip
@@ -155,9 +155,9 @@ def test_other_formats(form: Any, text: str, parts: list[Part]) -> None:
 
 
 SNIPPETS = [
-    "<think>", "</think>", "\n", "\n\n", "<tool_call>", "</tool_call>", "<tool", "hello", " ", "é🦉", "{", '"',
-    hermes("f"), hermes("g", '{"x": "<think>"}'), LLAMA_CALL, "; ", "<|python_tag|>", "[TOOL_CALLS]", "[", "]",
-    MISTRAL_CALLS, '{"name": "f", "arguments": {"a": ', '{"name": "f"', "\\", ",", "}",
+    "<think>", "</think>", "\n", "\n\n", "<tool_call>", "</tool_call>", "<tool", "hello", " ", "é🦉", "{",
+    '"', hermes("f"), hermes("g", '{"x": "<think>"}'), LLAMA_CALL, "; ", "<|python_tag|>", "[TOOL_CALLS]",
+    "[", "]", MISTRAL_CALLS, '{"name": "f", "arguments": {"a": ', '{"name": "f"', "\\", ",", "}",
 ]  # fmt: skip
 
 

@@ -108,7 +108,7 @@ JSON = st.recursive(
 def test_an_object_ends_where_json_says(
     value: dict[str, Any], indent: int | None, ascii_only: bool, behind: str, cuts: list[int]
 ) -> None:
-    """In whatever pieces it comes; its members are the texts of its values, what lies behind is given back."""
+    """In whatever pieces it comes; its members are the values' texts, what lies behind is given back."""
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
     whole = text + behind
     places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
