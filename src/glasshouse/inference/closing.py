@@ -139,7 +139,9 @@ class Closer:
         else:
             steps, leaps, patience = 4 * len(old.units) + WALKED_AGAIN, 1, PATIENCE
         for most_leaps in range(leaps + 1 if self._spelled else 1):
-            found = self._walk(matcher, most_leaps, _Steps(steps), patience=patience)
+            found = self._walk(
+                matcher, most_leaps, _Steps(steps), patience=PATIENCE if most_leaps else patience
+            )
             if found is not None:
                 return found
         return None
@@ -164,8 +166,8 @@ class Closer:
             again += 1
             if again == STUCK and unit == 34:  # quotation marks in a row: free text, no string of JSON
                 return self._leap(before, path[: 1 - STUCK], leaps, steps)
-            if again == STUCK and leaps:
-                return self._leap(walk, path, leaps, steps)
+            if again == STUCK and (found := self._leap(walk, path, leaps, steps)) is not None:
+                return found
             if again > patience:
                 return None
             if not walk.consume_token(unit):
