@@ -14,6 +14,7 @@ import torch
 
 from glasshouse.core.errors import GlasshouseError, UsageError
 from glasshouse.inference import LanguageModel
+from glasshouse.inference.constraint import GrammarState
 from glasshouse.inference.engine import Completion, Engine, EngineSettings
 from glasshouse.inference.native_runner import NativeRunner
 from glasshouse.inference.request import Delta, Event, Finish, Grammar, PromptRead, QueueFullError, Request
@@ -290,6 +291,17 @@ def test_an_error_in_a_step_ends_its_requests_only(engine: Engine, monkeypatch: 
                 ask()
     assert engine.complete(Request(prompt=PROMPT, max_new_tokens=3))[0].finish == Finish("length")
     assert engine.stats().pages_in_use == 0
+
+
+def test_what_goes_wrong_with_one_text_is_no_matter_of_the_others(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grammar that fails in the middle ends its own request; the one beside it in each step goes on."""
+    broken = Request(prompt=PROMPT, max_new_tokens=40, grammar=Grammar("regex", "[a-z]{30}"))
+    monkeypatch.setattr(GrammarState, "accept", lambda *_: 1 / 0)
+    failed, whole = run_all(engine, [broken, Request(prompt=PROMPT[::-1], max_new_tokens=40)])
+    assert failed[0].finish == Finish("error")
+    assert whole[0].finish == Finish("length")
 
 
 def test_a_full_queue_says_when_to_come_back(model: LanguageModel) -> None:

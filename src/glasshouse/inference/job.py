@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from glasshouse.inference.choice import RowSettings
 from glasshouse.inference.drafter import Drafter
 from glasshouse.inference.request import Constraint, Delta, Event, Finish, PromptRead, Request, TokenScore
 from glasshouse.inference.sampling import row_key
@@ -50,6 +51,7 @@ class Choice(Row):
         self.stop_ids = request.stop_ids if constraint is None else request.stop_ids | end_ids
         self.key = row_key(request.sampling.seed, index, request.prompt)
         self.drafter: Drafter | None = None
+        self.settings: RowSettings | None = None  # where it is chosen for by itself
         self.finish: Finish | None = None
 
     @property

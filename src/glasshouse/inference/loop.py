@@ -176,15 +176,25 @@ class Loop:
         for (part, _), choice, chosen, rows in zip(
             writing, choices, tokens, logits.split(counts), strict=True
         ):
-            right = len(chosen) - 1
-            if choice.drafter is not None and part.drafts:
-                choice.drafter.learn(len(part.drafts), right)
-            kept = choice.say(chosen, rows)
-            self.new_tokens += kept
-            self.scheduler.done(part, min(kept, right))
-            if choice.finish is not None:
-                self.scheduler.remove(choice)
-                self._close(choice.job)
+            try:
+                if isinstance(chosen, Exception):
+                    raise chosen
+                self._say(part, choice, chosen, rows)
+            except Exception as error:
+                log.exception("a text could not go on")
+                self._fail(choice, error)
+
+    def _say(self, part: Part, choice: Choice, tokens: list[int], logits: Tensor) -> None:
+        """Tell what was chosen after the part, the last of its own tokens and its right drafts."""
+        right = len(tokens) - 1
+        if choice.drafter is not None and part.drafts:
+            choice.drafter.learn(len(part.drafts), right)
+        kept = choice.say(tokens, logits)
+        self.new_tokens += kept
+        self.scheduler.done(part, min(kept, right))
+        if choice.finish is not None:
+            self.scheduler.remove(choice)
+            self._close(choice.job)
 
     def _start(self, job: Job) -> None:
         if not job.started:
@@ -199,9 +209,10 @@ class Loop:
 
     def _end(self, job: Job, finish: Finish) -> None:
         """End every open choice of a job now; its pages are free at once."""
-        for choice in job.open:
+        for choice in job.choices:
             if choice in self.scheduler.running or choice in self.scheduler.waiting:
                 self.scheduler.remove(choice)
+        for choice in job.open:
             choice.end(finish)
         self._close(job)
 
