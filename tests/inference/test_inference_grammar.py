@@ -437,3 +437,28 @@ def test_a_vocabulary_that_lacks_a_sign_is_an_error(tmp_path: Path) -> None:
         state.accept(next(i for i in range(tokenizer.vocab_size) if tokenizer.token_bytes(i) == piece))
     with pytest.raises(GlasshouseError, match="vocabulary"):
         state.mask(torch.zeros(tokenizer.vocab_size), 10)
+
+
+def test_rows_under_grammars_beside_free_ones(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    """In one batch every row follows its own grammar, or none, and chooses what it would alone."""
+    vocab = tokenizer.vocab_size + PADDED
+    grammars = [None, Grammar("choices", ("yes", "no")), None, Grammar("regex", "[0-9]{4}")]
+    samplings = [Sampling(), Sampling(temperature=1.0, top_k=3), Sampling(temperature=1.0), Sampling()]
+    logits = torch.randn(4, vocab, generator=torch.Generator().manual_seed(5))
+    keys, places = torch.arange(4), torch.arange(4)
+    rows = [Row((), g and compiler.start(g), 3) for g in grammars]
+    together = choose_rows(logits, RowSettings(samplings, [()] * 4, vocab), keys, places, rows)
+    for row, sampling in enumerate(samplings):
+        one = slice(row, row + 1)
+        alone = RowSettings([sampling], [()], vocab)
+        chosen = choose_rows(logits[one], alone, keys[one], places[one], rows[one])
+        assert int(chosen) == int(together[row])
+    assert int(together[0]) == int(logits[0].argmax())
+    assert tokenizer.token_bytes(int(together[1]))[:1] in b"yn"
+    assert tokenizer.token_bytes(int(together[3])).isdigit()
+
+
+def test_long_texts_can_be_quoted(compiler: GrammarCompiler) -> None:
+    """A text of 150,000 signs is made into a grammar."""
+    source = "".join(random.Random(1).choices("abcdefgh ijklmnop\n", k=150_000))
+    assert compiler.start(Grammar("piece_of", source)).needed == 2

@@ -22,7 +22,7 @@ from glasshouse.inference.constraint import GrammarState, allowed_bits, reason
 from glasshouse.inference.request import Grammar
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
+    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
     from llguidance._tokenizer import TokenizerWrapper
 
     from glasshouse.tokenizer import Tokenizer
@@ -42,6 +42,9 @@ _SYNTAX = frozenset("\\^$*+?(){}|[]")
 
 SPELLED = 32
 """Texts of a grammar that the search for a way to close tries as a whole."""
+
+FUEL = 100
+"""What llguidance may spend on each character of a text to quote from (1,000,000 a grammar otherwise)."""
 
 KEPT = 64
 """Compiled grammars that one compiler keeps."""
@@ -98,7 +101,7 @@ class GrammarCompiler:
             (self._tokens, self._tokenizer.special),
             (self._bytes.tokenizer, self._bytes.special),
         ):
-            matcher = LLMatcher(tokenizer, _source(grammar, ids), log_level=0)
+            matcher = LLMatcher(tokenizer, _source(grammar, ids), log_level=0, limits=_limits(grammar))
             if matcher.is_error():
                 raise UsageError(
                     f"the {grammar.kind} cannot be followed: {reason(matcher.get_error())}",
@@ -140,6 +143,15 @@ def _source(grammar: Grammar, special: Mapping[str, int]) -> str:
             f"start: PIECE\nPIECE: %regex {json.dumps({'substring_chars': source})} & /(?s:.)+/"
         )
     return LLMatcher.grammar_from_lark(_numbered(source, special))
+
+
+def _limits(grammar: Grammar) -> LLParserLimits:
+    """llguidance's own limits; a long text needs more to be made into a grammar, about 10 µs a character."""
+    from llguidance import LLParserLimits
+
+    if grammar.kind != "piece_of":
+        return LLParserLimits()
+    return LLParserLimits(initial_lexer_fuel=1_000_000 + FUEL * len(grammar.source))
 
 
 def json_rule(schema: Any) -> str:
