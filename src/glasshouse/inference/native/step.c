@@ -341,41 +341,48 @@ static void walk(Context *c) {
         normalise(m, &m->last, c->x + i * hidden, s->out + i * hidden);
 }
 
-void step(const Model *m, const Step *s) {
-    Team team = {.size = 1};
+typedef struct {
+    const Model *m;
+    const Step *s;
     Step end;
-#ifdef _OPENMP
-#pragma omp parallel num_threads(s->threads)
-#endif
-    {
-        Context c = {.m = m, .s = s, .end = &end, .team = &team};
-#ifdef _OPENMP
-        c.me = omp_get_thread_num();
-#pragma omp single
-        team.size = omp_get_num_threads();
-#endif
-        lay_out(&c, s->memory, m, s->rows, team.size);
-        walk(&c);
-    }
+    Team team;
+} Walk;
+
+static void walk_along(void *job, int me) {
+    Walk *w = job;
+    Context c = {.m = w->m, .s = w->s, .end = &w->end, .team = &w->team, .me = me};
+    lay_out(&c, w->s->memory, w->m, w->s->rows, w->team.size);
+    walk(&c);
+}
+
+/* Returns how often a thread waited so long for the others that it fell asleep. */
+int64_t step(const Model *m, const Step *s, Crew *crew) {
+    Walk w = {.m = m, .s = s};
+    crew_run(crew, s->threads, walk_along, &w, &w.team);
+    return w.team.dozes;
 }
 
 int64_t head_memory(const Model *m, int64_t rows) { return operand_bytes(rows, m->hidden) + 64; }
 
+typedef struct {
+    const Model *m;
+    Operand x;
+    Target y;
+    int64_t rows;
+    Team team;
+} Head;
+
+static void head_along(void *job, int me) {
+    Head *h = job;
+    Context c = {.m = h->m, .team = &h->team, .me = me};
+    product(&c, &h->m->head, &h->x, 0, h->rows, h->y);
+}
+
 /* logits (rows, vocab) of hidden (rows, hidden) */
-void head(const Model *m, const float *hidden, float *logits, int64_t rows, int64_t threads, void *memory) {
-    Team team = {.size = 1};
-    Operand x = operand_at((void *)round_up((int64_t)memory, 64), rows, m->hidden);
-    for (int64_t i = 0; i < rows; i++) write_row(&x, i, hidden + i * m->hidden, m->hidden, m->head.kind, 0);
-#ifdef _OPENMP
-#pragma omp parallel num_threads(threads)
-#endif
-    {
-        Context c = {.m = m, .team = &team};
-#ifdef _OPENMP
-        c.me = omp_get_thread_num();
-#pragma omp single
-        team.size = omp_get_num_threads();
-#endif
-        product(&c, &m->head, &x, 0, rows, (Target){logits, m->vocab, 0});
-    }
+void head(const Model *m, const float *hidden, float *logits, int64_t rows, int64_t threads, void *memory,
+          Crew *crew) {
+    Head h = {.m = m, .y = {logits, m->vocab, 0}, .rows = rows};
+    h.x = operand_at((void *)round_up((int64_t)memory, 64), rows, m->hidden);
+    for (int64_t i = 0; i < rows; i++) write_row(&h.x, i, hidden + i * m->hidden, m->hidden, m->head.kind, 0);
+    crew_run(crew, threads, head_along, &h, &h.team);
 }
