@@ -50,7 +50,7 @@ def test_divergence_per_token(
     scheme: str | None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Teacher-forced KL(float32 torch || native), the mean per token: at most 1e-3 down to 8 bits; 4 bits: printed."""
+    """Teacher-forced KL(float32 torch || native), mean per token: at most 1e-3 down to 8 bits; 4: printed."""
     model = load(run).model
     with torch.inference_mode():
         exact = [model(torch.tensor([ids]))[0].log_softmax(-1) for ids in texts]
@@ -66,9 +66,7 @@ def test_divergence_per_token(
         found.append((logprobs.exp() * (logprobs - mine)).sum(-1))
     divergence = torch.cat(found)
     with capsys.disabled():
-        print(
-            f"\n{dtype}, {scheme or 'whole'}: mean {divergence.mean():.1e}, largest {divergence.max():.1e} nats"
-        )
+        print(f"\n{dtype}, {scheme or 'whole'}: {divergence.mean():.1e} nats, at most {divergence.max():.1e}")
     if scheme in (None, "int8"):
         assert divergence.mean() <= 1e-3
     if scheme is None and dtype == torch.float32:

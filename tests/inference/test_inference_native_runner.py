@@ -287,7 +287,7 @@ def test_pieces_of_one_step_use_different_adapters(name: str, scheme: str | None
 
 
 def test_on_a_busy_machine_one_thread_works_alone_for_a_while() -> None:
-    """After a short step in which threads waited asleep for each other; longer each time, until one goes well."""
+    """After a short step in which threads waited asleep; longer each time, until one goes well."""
     runner = make_runner(make_model(), threads=2)
     busy = _Step(rows=1, threads=2)
     alone = []
