@@ -55,11 +55,8 @@ class _Step(ctypes.Structure):
 
 def _library(dtype: torch.dtype, options: tuple[str, ...] = ()) -> ctypes.CDLL | None:
     """The compiled steps for a dtype; `options` are the compiler's, for other instruction sets."""
-    flags = (
-        "-O2",
-        *(("-DBF16",) if dtype == torch.bfloat16 else ()),
-        *options,
-    )  # -O3: twice as long for nothing
+    real = ("-DBF16",) if dtype == torch.bfloat16 else ()
+    flags = ("-O2", "-pthread", "-fvisibility=hidden", *real, *options)  # -O3 takes longer and gains nothing
     library = native_library((SOURCES, kernels.SOURCES), flags, _SLOWER)
     if library is not None:
         for function in (library.step, library.step_memory, library.head_memory):

@@ -31,8 +31,8 @@ typedef struct {
 typedef struct Crew Crew;
 typedef void (*Work)(void *job, int me);
 
-Crew *crew_new(int64_t size);
-void crew_free(Crew *crew);
+__attribute__((visibility("default"))) Crew *crew_new(int64_t size);
+__attribute__((visibility("default"))) void crew_free(Crew *crew);
 /* Calls work(job, 0 .. n - 1) at once, 0 here, and returns when all have; n is cut to the crew's size. */
 void crew_run(Crew *crew, int64_t n, Work work, void *job, Team *team);
 /* Waits until the number is not `old`; returns whether it slept. */
