@@ -9,6 +9,8 @@ likeliest. llama.cpp runs through `llama-cpp-python`'s low-level calls, which ta
 batch; without it, or without transformers, the side is left out with a notice.
 
 Reading every weight once for each step is what memory allows alone; the bandwidth for it is measured beside.
+Rates are told by the clock and by processor time: on a busy machine, with --threads 1, only the latter mean
+something.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import argparse
 import datetime
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -148,23 +151,28 @@ def run_side(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     found = {}
     for batch, restart in start(precision, options):
         timed(restart(), batch, 16, options.tokens // 4)  # buffers are made, pages touched
-        prefill, decode = timed(restart(), batch, options.tokens, options.tokens)
+        seconds = timed(restart(), batch, options.tokens, options.tokens)
         found[str(batch)] = {
-            "prefill": batch * options.tokens / prefill,
-            "decode": batch * (options.tokens - 1) / decode,
+            name: batch * (options.tokens - ("decode" in name)) / value for name, value in seconds.items()
         }
     return found
 
 
-def timed(step: Step, batch: int, prompt: int, new: int) -> tuple[float, float]:
+def timed(step: Step, batch: int, prompt: int, new: int) -> dict[str, float]:
     """Seconds of reading the prompts up to the first new token, and of the others."""
     ids = torch.randint(3, 300, (batch, prompt), generator=torch.Generator().manual_seed(batch)).tolist()
-    start = time.perf_counter()
+    clocks = {"": time.perf_counter, " by processor time": time.process_time}
+    marks = [[clock() for clock in clocks.values()]]
     tokens = step(ids)
-    between = time.perf_counter()
+    marks.append([clock() for clock in clocks.values()])
     for _ in range(new - 1):
         tokens = step([[token] for token in tokens])
-    return between - start, time.perf_counter() - between
+    marks.append([clock() for clock in clocks.values()])
+    return {
+        phase + name: marks[index + 1][clock] - marks[index][clock]
+        for index, phase in enumerate(("prefill", "decode"))
+        for clock, name in enumerate(clocks)
+    }
 
 
 Started = Iterator[tuple[int, Callable[[], Step]]]
@@ -300,23 +308,29 @@ def report(rounds: list[dict[str, Any]], sides: list[str], options: argparse.Nam
         shares[side] = round(values.get("decode 1", float("nan")) * weight_bytes(side) / (read * 1e9), 3)
         numbers = "".join(f"{value:13.0f}" for value in values.values())
         print(f"{side:18}{numbers}{shares[side]:16.0%}")
-    ratios: dict[str, dict[str, dict[str, float]]] = {}
-    for ours, theirs in PAIRS:
-        if theirs not in sides:
-            continue
-        for batch, phase in phases:
-            values = [one["sides"][ours][batch][phase] / one["sides"][theirs][batch][phase] for one in rounds]
-            spread = {"median": statistics.median(values), "low": min(values), "high": max(values)}
-            spread = {key: round(value, 2) for key, value in spread.items()}
-            ratios.setdefault(f"{ours} / {theirs}", {})[f"{phase} {batch}"] = spread
+    ratios = {
+        f"{ours} / {theirs}": {
+            f"{phase} {batch}{clock}": spread(
+                [
+                    one["sides"][ours][batch][phase + clock] / one["sides"][theirs][batch][phase + clock]
+                    for one in rounds
+                ]
+            )
+            for clock in ("", " by processor time")
+            for batch, phase in phases
+        }
+        for ours, theirs in PAIRS
+        if theirs in sides
+    }
     for pair, found in ratios.items():
         print(pair)
-        for phase, spread in found.items():
-            print(f"  {phase:12} {spread['median']:6.2f} ({spread['low']:.2f} - {spread['high']:.2f})")
+        for phase, ratio in found.items():
+            print(f"  {phase:30} {ratio['median']:6.2f} ({ratio['low']:.2f} - {ratio['high']:.2f})")
     result = {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "threads": options.threads,
+        "load": [round(value, 1) for value in os.getloadavg()],  # of other programs too
         "tokens": options.tokens,
         "read_gb_per_second": round(read, 1),
         "tokens_per_second": medians,
@@ -327,6 +341,11 @@ def report(rounds: list[dict[str, Any]], sides: list[str], options: argparse.Nam
     path = Path(__file__).parent / "results" / "engine.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps({"benchmark": "engine", "tokens_per_second": medians, "ratios": ratios}))
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    found = {"median": statistics.median(values), "low": min(values), "high": max(values)}
+    return {name: round(value, 2) for name, value in found.items()}
 
 
 if __name__ == "__main__":

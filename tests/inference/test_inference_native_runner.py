@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from glasshouse.core.errors import UsageError
-from glasshouse.inference.native_runner import MAX_ROWS, PAGE_TOKENS, NativeRunner
+from glasshouse.inference.native_runner import MAX_ROWS, PAGE_TOKENS, NativeRunner, _Step
 from glasshouse.inference.runner import Piece
 from glasshouse.model import ModelConfig, Transformer, initialise
 from glasshouse.model.lora import LoRAConfig, adapter_of, add_adapter, linear_maps, use_adapters
@@ -284,6 +284,21 @@ def test_pieces_of_one_step_use_different_adapters(name: str, scheme: str | None
         assert (difference.max() if scheme is None else difference.median()) < (
             1e-4 if scheme is None else 0.02
         )
+
+
+def test_on_a_busy_machine_one_thread_works_alone_for_a_while() -> None:
+    """After a short step in which threads waited asleep; longer each time, until one goes well."""
+    runner = make_runner(make_model(), threads=2)
+    busy = _Step(rows=1, threads=2)
+    alone = []
+    for _ in range(3):
+        assert runner._hands(1) == 2
+        runner._learn(busy, 100)
+        alone.append(list(iter(lambda: runner._hands(1), 2)).count(1))
+    assert alone == [2, 4, 8]
+    runner._learn(busy, 0)
+    runner._learn(busy, 100)
+    assert (runner._hands(1), runner._hands(512)) == (1, 2)
 
 
 def test_an_unknown_adapter_is_named() -> None:

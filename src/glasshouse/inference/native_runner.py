@@ -13,6 +13,7 @@ positions from the first.
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -32,6 +33,10 @@ PAGE_TOKENS = 32
 MAX_ROWS = 512
 """Rows of one call, which bounds its working memory; longer steps are cut, which changes no bit."""
 
+SHORT_ROWS, DOZES, LONGEST_PAUSE = 16, 2, 64
+"""A step of at most so many rows in which threads slept more often than that met a busy machine; then one
+thread works alone, for 2, 4, ... up to so many steps."""
+
 _SLOWER = "generation on a CPU runs on PyTorch's operators, several times slower"
 
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -50,14 +55,12 @@ class _Step(ctypes.Structure):
 
 def _library(dtype: torch.dtype, options: tuple[str, ...] = ()) -> ctypes.CDLL | None:
     """The compiled steps for a dtype; `options` are the compiler's, for other instruction sets."""
-    flags = (
-        "-O2",
-        *(("-DBF16",) if dtype == torch.bfloat16 else ()),
-        *options,
-    )  # -O3: twice as long for nothing
+    real = ("-DBF16",) if dtype == torch.bfloat16 else ()
+    flags = ("-O2", "-pthread", "-fvisibility=hidden", *real, *options)  # -O3 takes longer and gains nothing
     library = native_library((SOURCES, kernels.SOURCES), flags, _SLOWER)
     if library is not None:
-        library.step_memory.restype = library.head_memory.restype = ctypes.c_int64
+        for function in (library.step, library.step_memory, library.head_memory):
+            function.restype = ctypes.c_int64
     return library
 
 
@@ -89,6 +92,10 @@ class NativeRunner:
         self.page_bytes *= config.num_hidden_layers * config.num_key_value_heads * config.head_dim
         self.pages = 0
         self._memory = torch.empty(0, dtype=torch.uint8)
+        library.crew_new.restype = ctypes.c_void_p
+        self._crew = ctypes.c_void_p(library.crew_new(ctypes.c_int64(self.threads)))
+        weakref.finalize(self, library.crew_free, self._crew)
+        self._alone, self._pause = 0, 1  # steps that one thread still takes alone, and how many it was
 
     @staticmethod
     def supports(model: Transformer) -> str | None:
@@ -164,20 +171,38 @@ class NativeRunner:
             len(pieces),
             len(wanted),
             self.pages,
-            self.threads,
+            self._hands(len(ids)),
         )
-        self._library.step(model, ctypes.byref(step))
+        self._learn(step, self._library.step(model, ctypes.byref(step), self._crew))
         return out
+
+    def _hands(self, rows: int) -> int:
+        """Threads of the next step.
+
+        A short step's threads meet every few microseconds. Where other programs take a processor away,
+        each loss of one stops all, and a single thread is several times as fast; so after a step in which
+        threads slept, one works alone for a while. The result is the same, to the bit.
+        """
+        if rows > SHORT_ROWS or self._alone == 0:
+            return self.threads
+        self._alone -= 1
+        return 1
+
+    def _learn(self, step: _Step, dozes: int) -> None:
+        if step.rows <= SHORT_ROWS and step.threads > 1:
+            self._pause = min(2 * self._pause, LONGEST_PAUSE) if dozes > DOZES else 1
+            self._alone = self._pause if dozes > DOZES else 0
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(rows, hidden) -> (rows, vocab) float32."""
         hidden = hidden.float().contiguous()
         out = torch.empty(len(hidden), self.config.vocab_size)
         model = ctypes.byref(self._weights.model)
-        rows, threads = ctypes.c_int64(len(hidden)), ctypes.c_int64(self.threads)
+        threads = ctypes.c_int64(1 if self._alone and len(hidden) <= SHORT_ROWS else self.threads)
+        rows = ctypes.c_int64(len(hidden))
         memory = ctypes.c_void_p(self._room(self._library.head_memory(model, rows)))
         address = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (hidden, out))
-        self._library.head(model, *address, rows, threads, memory)
+        self._library.head(model, *address, rows, threads, memory, self._crew)
         return out
 
     def _room(self, size: int) -> int:

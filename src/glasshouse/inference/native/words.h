@@ -15,6 +15,7 @@
 #define UNIT 1
 #endif
 #define INLINE static inline __attribute__((always_inline))
+#define EXPORT __attribute__((visibility("default"))) /* all other names stay inside the library */
 #define UNROLL _Pragma("GCC unroll 16")
 
 typedef uint32_t word;
