@@ -42,7 +42,7 @@ def router(service: Service) -> APIRouter:
     async def create_message(body: MessagesRequest, http: HttpRequest) -> Response:
         """A reply of the assistant; with `stream` as named server-sent events."""
         message = await _Message.begin(service, body, Call.of(http.scope))
-        running = service.start(message.request, message.call)
+        running = await service.start(message.request, message.call)
         if body.stream:
             return EventStream(message.stream(running), PING, service.settings.ping)
         return JSONResponse(await unless_gone(http.receive, message.whole(running)))

@@ -32,7 +32,7 @@ async def encode(
         messages.append({"role": "system", "content": _text(body.system)})
     for message in body.messages:
         for made in _messages(message, service.signer):
-            last = messages[-1] if messages else {"role": ""}
+            last: dict[str, Any] = messages[-1] if messages else {"role": ""}
             if made["role"] == last["role"] == "user":  # consecutive turns of one role are one turn
                 last["content"] += "\n" + made["content"]
             elif made["role"] == last["role"] == "assistant":

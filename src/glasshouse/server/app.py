@@ -22,10 +22,13 @@ from glasshouse import __version__
 from glasshouse.server import (
     anthropic_messages,
     docs_page,
+    embeddings,
     health,
     metrics,
     models,
     openai_chat,
+    openai_completions,
+    tokens,
 )
 from glasshouse.server.access import OPEN, Access
 from glasshouse.server.body_limit import BodyLimit
@@ -73,10 +76,8 @@ def build(
     app.add_middleware(Recording, log=log, metrics=counted, telemetry=telemetry)
     app.add_exception_handler(RequestValidationError, _refuse_body)
     app.add_exception_handler(HTTPException, _refuse)
-    app.include_router(openai_chat.router(service))
-    app.include_router(anthropic_messages.router(service))
-    app.include_router(models.router(service))
-    app.include_router(health.router(service))
+    for room in (openai_chat, openai_completions, embeddings, anthropic_messages, models, tokens, health):
+        app.include_router(room.router(service))
     app.include_router(metrics.router(counted))
 
     @app.get("/docs", include_in_schema=False)
@@ -105,12 +106,13 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 
 def _finished(document: dict[str, Any], service: Service) -> dict[str, Any]:
-    """What the routes cannot say: which models there are, and how a key is given."""
+    """What the routes cannot say: which models and tokens there are, and how a key is given."""
     schemas = document["components"]["schemas"]
     for schema in schemas.values():
         field = schema.get("properties", {}).get("model")
         if field is not None and "model" in schema.get("required", ()) and field.get("maxLength"):
             field["enum"] = service.models
+    _bound_token_ids(schemas, service.tokenizer.vocab_size)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     document["components"]["securitySchemes"] = {
@@ -123,3 +125,14 @@ def _finished(document: dict[str, Any], service: Service) -> dict[str, Any]:
             if path not in OPEN:
                 operation["security"] = [{"bearer": []}, {"x-api-key": []}]
     return document
+
+
+def _bound_token_ids(schema: Any, vocabulary: int) -> None:
+    if isinstance(schema, dict):
+        if schema.get("format") == "token-id":
+            schema["maximum"] = vocabulary - 1
+        for inner in schema.values():
+            _bound_token_ids(inner, vocabulary)
+    elif isinstance(schema, list):
+        for inner in schema:
+            _bound_token_ids(inner, vocabulary)

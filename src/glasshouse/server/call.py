@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,15 @@ class Call:
     def begin(cls, scope: Mapping[str, Any]) -> Call:
         path, headers = scope["path"], Headers(raw=scope["headers"])
         return cls(scope["method"], path, dialect_of(path, headers), headers)
+
+    @contextmanager
+    def with_engine(self) -> Iterator[None]:
+        """What happens inside is the engine's time."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.engine_seconds += time.perf_counter() - began
 
     @property
     def seconds(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -19,9 +18,9 @@ from glasshouse.server import openai_sampling as options
 from glasshouse.server.body import StrictRoute
 from glasshouse.server.call import Call
 from glasshouse.server.errors import ApiError, bad_request, known
-from glasshouse.server.openai_requests import AssistantMessage, ChatRequest, Message, TextPart
+from glasshouse.server.openai_requests import ChatRequest
 from glasshouse.server.openai_responses import ERRORS, ChatCompletion
-from glasshouse.server.prompts import encode_chat
+from glasshouse.server.prompts import encode_chat, template_message
 from glasshouse.server.reply import (
     Part,
     ReasoningDelta,
@@ -30,11 +29,8 @@ from glasshouse.server.reply import (
 )
 from glasshouse.server.running import Running
 from glasshouse.server.service import Service
-from glasshouse.server.sse import EventStream, event, unless_gone
+from glasshouse.server.sse import COMMENT, EventStream, event, unless_gone
 from glasshouse.server.token_scores import chat_logprobs
-
-PING = b": ping\n\n"
-"""A comment: clients of this dialect know no event for it."""
 
 
 def router(service: Service) -> APIRouter:
@@ -44,9 +40,9 @@ def router(service: Service) -> APIRouter:
     async def create_chat_completion(body: ChatRequest, http: HttpRequest) -> Response:
         """A reply of the assistant; with `stream` as server-sent events."""
         chat = await _Chat.begin(service, body, Call.of(http.scope))
-        running = service.start(chat.request, chat.call)
+        running = await service.start(chat.request, chat.call)
         if body.stream:
-            return EventStream(chat.stream(running), PING, service.settings.ping)
+            return EventStream(chat.stream(running), COMMENT, service.settings.ping)
         return JSONResponse(await unless_gone(http.receive, chat.whole(running)))
 
     return routes
@@ -199,39 +195,3 @@ def _change(part: Part) -> dict[str, Any] | None:
         case ReasoningDelta():
             return {"reasoning_content": part.text}
     return None
-
-
-def template_message(message: Message) -> dict[str, Any]:
-    """A message as chat templates expect it: one text, system for developer, arguments as an object."""
-    role = "system" if message.role == "developer" else message.role
-    made: dict[str, Any] = {"role": role, "content": _text(message.content)}
-    if isinstance(message, AssistantMessage):
-        if message.reasoning_content:
-            made["reasoning_content"] = message.reasoning_content
-        if message.tool_calls:
-            made["tool_calls"] = [
-                {
-                    "id": call.id,
-                    "type": "function",
-                    "function": {"name": call.function.name, "arguments": _object(call.function.arguments)},
-                }
-                for call in message.tool_calls
-            ]
-    elif message.role == "tool":
-        made["tool_call_id"] = message.tool_call_id
-    return made
-
-
-def _text(content: str | Sequence[Any] | None) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
-
-
-def _object(arguments: str) -> Any:
-    """Arguments as templates want them; what is no JSON object stays the text that it was."""
-    try:
-        value = json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
-    return value if isinstance(value, dict) else arguments

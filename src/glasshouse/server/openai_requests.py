@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, field_validator
 from glasshouse.server.body import Body, Part
 
 Tokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
-TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1, json_schema_extra={"format": "token-id"})]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 BiasedToken = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,8})$")]

@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from glasshouse.inference.engine import Engine
+from glasshouse.inference.engine import Engine, Ticket
 from glasshouse.inference.request import Delta, Event, Finish, PromptRead, Request
 from glasshouse.server.call import Call
 from glasshouse.server.errors import ApiError, deadline_exceeded, draining
 
 
 class Running:
-    """A request that is with the engine. Leaving the `with` cancels what is not finished.
+    """A request that is with the engine. Leaving the `with` cancels what is not finished."""
 
-    Raises what `Engine.submit` raises at once, before anything is sent to the client.
-    """
-
-    def __init__(self, engine: Engine, request: Request, call: Call) -> None:
-        self._call, self._left = call, request.n
+    def __init__(self, request: Request, call: Call) -> None:
+        self._request, self._call, self._left = request, call, request.n
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
+        self._ticket: Ticket | None = None
+        self._abandoned = False
 
-        def deliver(event: Event) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
-                loop.call_soon_threadsafe(self._inbox.put_nowait, event)
+    def submit(self, engine: Engine) -> None:
+        """Raises what `Engine.submit` raises. May be called in another thread than the loop's."""
+        self._ticket = engine.submit(self._request, self._deliver)
+        if self._abandoned:  # the client left while a grammar was compiled
+            self._ticket.cancel()
 
-        self._ticket = engine.submit(request, deliver)
+    def _deliver(self, event: Event) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._inbox.put_nowait, event)
 
     def __enter__(self) -> Self:
         return self
@@ -38,16 +40,20 @@ class Running:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._left:
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Nobody waits for the rest any more."""
+        self._abandoned = True
+        if self._ticket is not None and self._left:
             self._ticket.cancel()
 
     async def events(self) -> AsyncIterator[Event]:
         """To the last choice's end. Raises ApiError where the engine gave up (`failure`)."""
         call = self._call
         while self._left:
-            waited = time.perf_counter()
-            event = await self._inbox.get()
-            call.engine_seconds += time.perf_counter() - waited
+            with call.with_engine():
+                event = await self._inbox.get()
             if isinstance(event, PromptRead):
                 call.cached_tokens += event.cached
             elif isinstance(event, Delta):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -70,7 +71,12 @@ class Service:
         limits = [self.context - prompt, asked, self.settings.max_new_tokens]
         return max(min(limit for limit in limits if limit is not None), 0)
 
-    def start(self, request: Request, call: Call) -> Running:
-        """Give a request to the engine; see `Running`."""
+    async def start(self, request: Request, call: Call) -> Running:
+        """Give a request to the engine. Raises what `Engine.submit` raises: UsageError, QueueFullError."""
         call.prompt_tokens += len(request.prompt)
-        return Running(self.engine, request, call)
+        running = Running(request, call)
+        if request.grammar is None:
+            running.submit(self.engine)
+        else:  # which is compiled first; the others' streams go on meanwhile
+            await asyncio.to_thread(running.submit, self.engine)
+        return running

@@ -15,6 +15,10 @@ from starlette.types import Receive, Scope, Send
 T = TypeVar("T")
 
 
+COMMENT = b": ping\n\n"
+"""A sign of life for clients that know no event for it: every reader skips comments."""
+
+
 class ClientLeftError(Exception):
     """The connection was closed before the answer was ready."""
 
@@ -41,10 +45,11 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
             raise ClientLeftError
         return task.result()
     finally:
-        await _cancel(task, watch)
+        await cancel(task, watch)
 
 
-async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+async def cancel(*tasks: asyncio.Future[Any]) -> None:
+    """Stop what still runs, and wait until it has."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -77,7 +82,7 @@ class EventStream(Response):
             async for piece in self._pieces:
                 await self._put(send, piece)
         finally:
-            await _cancel(pinger)
+            await cancel(pinger)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _keep_awake(self, send: Send) -> None:
