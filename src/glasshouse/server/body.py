@@ -55,7 +55,9 @@ def read_json(raw: bytes) -> Any:
         raise bad_request("the body is not valid UTF-8, or holds half of a surrogate pair") from None
     except RecursionError:
         raise bad_request(_TOO_DEEP) from None
-    except ValueError as error:  # of a number with thousands of digits, too
+    except ValueError as error:
+        if "integer string conversion" in str(error):
+            raise bad_request("a number in the body has thousands of digits") from None
         raise bad_request(f"the body is not valid JSON: {error}") from None
     if raw.count(b"[") + raw.count(b"{") > DEPTH:
         _check_depth(value)

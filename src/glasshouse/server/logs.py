@@ -47,7 +47,7 @@ class RequestLog:
             }
         if self._content:
             line |= call.content
-        self._write("info" if status < 500 else "error", line)
+        self._write("error" if status == 500 else "info", line)
 
     def failure(self, call: Call, error: Exception) -> None:
         """A failure of our own, with its traceback; the client is told the request's id alone."""

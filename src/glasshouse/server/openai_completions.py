@@ -90,7 +90,7 @@ class _Completions:
         requests = [
             Request(
                 prompt=prompt,
-                max_new_tokens=service.new_tokens(len(prompt), max(asked, 1)),
+                max_new_tokens=service.new_tokens(len(prompt), asked),
                 sampling=sampling,
                 n=body.n or 1,
                 stop=stop,
@@ -182,9 +182,6 @@ class _Completions:
                     choice.scored.add(zip(prompt, scores, strict=True))
             return [(index, self.echoes[place]) for index in range(len(choices))]
         choice = choices[happened.choice]
-        if self.body.max_tokens == 0:
-            choice.finish = happened.finish and Finish("length")
-            return [(happened.choice, "")] if happened.finish else []
         choice.new += len(happened.ids)
         choice.finish = happened.finish
         text = happened.text
