@@ -213,6 +213,7 @@ class _Completions:
     def _reason(self, choice: _Choice) -> str:
         reason = "stop" if choice.finish and choice.finish.reason == "stop" else "length"
         self.call.finish_reasons.append(reason)
+        self.call.replies.append(choice.text)
         return reason
 
     def _usage(self, choices: Sequence[_Choice]) -> dict[str, Any]:
