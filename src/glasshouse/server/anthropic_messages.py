@@ -21,6 +21,8 @@ from glasshouse.server.anthropic_types import (
     AssistantMessage,
     CountTokensRequest,
     MessagesRequest,
+    ThinkingAdaptive,
+    ThinkingEnabled,
     TokenCount,
 )
 from glasshouse.server.body import StrictRoute
@@ -31,6 +33,7 @@ from glasshouse.server.reply import ReplyStream
 from glasshouse.server.running import Running
 from glasshouse.server.service import Service
 from glasshouse.server.sse import EventStream, event, unless_gone
+from glasshouse.server.tool_use import ReplyPlan
 
 PING = event({"type": "ping"}, "ping")
 
@@ -54,7 +57,8 @@ def router(service: Service) -> APIRouter:
         call.model = body.model
         body.note(call)
         service.adapter(body.model)
-        prompt = await anthropic_prompt.encode(service, body, [])
+        tools = anthropic_prompt.tool_use(body).for_template()
+        prompt = await anthropic_prompt.encode(service, body, tools)
         return JSONResponse({"input_tokens": len(prompt)})
 
     return routes
@@ -68,14 +72,18 @@ class _Message:
     body: MessagesRequest
     call: Call
     request: Request
+    plan: ReplyPlan
     id: str = field(default_factory=lambda: f"msg_{secrets.token_hex(12)}")
 
     @classmethod
     async def begin(cls, service: Service, body: MessagesRequest, call: Call) -> _Message:
         _note(body, call)
         adapter = service.adapter(body.model)
-        prompt = await anthropic_prompt.encode(service, body, [])
+        use = anthropic_prompt.tool_use(body)
+        prompt = await anthropic_prompt.encode(service, body, use.for_template())
         output = body.output_config.format if body.output_config else None
+        asked = Grammar("json_schema", json.dumps(output.schema_)) if output else None
+        plan = ReplyPlan.of(service, prompt, use, asked)
         temperature = 1.0 if body.temperature is None else body.temperature
         request = Request(
             prompt=prompt,
@@ -90,19 +98,24 @@ class _Message:
             ),
             stop=tuple(text for text in body.stop_sequences or () if text),
             stop_ids=service.model.stop_ids,
-            grammar=Grammar("json_schema", json.dumps(output.schema_)) if output else None,
+            grammar=plan.grammar,
             adapter=adapter,
             timeout=service.settings.request_timeout,
         )
-        message = cls(service, body, call, request)
+        message = cls(service, body, call, request, plan)
         call.response_id = message.id
         return message
 
-    def _blocks(self) -> Blocks:
-        return Blocks(self.service.signer)
+    def _reply(self) -> tuple[ReplyStream, Blocks]:
+        thinking = self.body.thinking
+        told = "none"
+        if isinstance(thinking, ThinkingEnabled | ThinkingAdaptive):
+            told = "omitted" if thinking.display == "omitted" else "told"
+        reply = ReplyStream(self.plan.parser(), self.plan.use.parallel, "toolu_")
+        return reply, Blocks(self.service.signer, told)
 
     async def whole(self, running: Running) -> dict[str, Any]:
-        reply, blocks = ReplyStream(), self._blocks()
+        reply, blocks = self._reply()
         with running:
             async for happened in running.events():
                 if isinstance(happened, Delta):
@@ -119,7 +132,7 @@ class _Message:
 
     async def stream(self, running: Running) -> AsyncGenerator[bytes, None]:
         """message_start, the blocks one after the other, message_delta, message_stop."""
-        reply, blocks = ReplyStream(), self._blocks()
+        reply, blocks = self._reply()
         try:
             with running:
                 async for happened in running.events():

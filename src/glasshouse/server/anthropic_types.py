@@ -92,6 +92,7 @@ class ToolParam(Part):
     name: ToolName
     description: str | None = None
     input_schema: JsonObject
+    strict: bool | None = None
 
 
 class ToolChoiceAuto(Part):
@@ -154,7 +155,9 @@ class CountTokensRequest(Body):
     system: str | list[TextBlockParam] | None = None
     tools: Annotated[list[ToolParam], Field(max_length=128)] | None = None
     tool_choice: ToolChoice | None = None
-    thinking: Thinking | None = None
+    thinking: Thinking | None = Field(
+        None, description="whether thinking is told; `max_tokens` alone bounds its length"
+    )
     output_config: OutputConfig | None = None
 
 

@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from glasshouse.inference.reply_parser import Part, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
 from glasshouse.inference.request import Delta, Finish, PromptRead, Request, TokenScore
 from glasshouse.server import genai
 from glasshouse.server import openai_sampling as options
@@ -20,17 +21,13 @@ from glasshouse.server.call import Call
 from glasshouse.server.errors import ApiError, bad_request, known
 from glasshouse.server.openai_requests import ChatRequest
 from glasshouse.server.openai_responses import ERRORS, ChatCompletion
-from glasshouse.server.prompts import encode_chat, template_message
-from glasshouse.server.reply import (
-    Part,
-    ReasoningDelta,
-    ReplyStream,
-    TextDelta,
-)
+from glasshouse.server.prompts import encode_chat, template_messages
+from glasshouse.server.reply import ReplyStream
 from glasshouse.server.running import Running
 from glasshouse.server.service import Service
 from glasshouse.server.sse import COMMENT, EventStream, event, unless_gone
 from glasshouse.server.token_scores import chat_logprobs
+from glasshouse.server.tool_use import ReplyPlan
 
 
 def router(service: Service) -> APIRouter:
@@ -56,6 +53,7 @@ class _Chat:
     body: ChatRequest
     call: Call
     request: Request
+    plan: ReplyPlan
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(16)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -65,13 +63,15 @@ class _Chat:
         call.operation = genai.CHAT
         options.note(body, call, asked)
         adapter = service.adapter(body.model)
-        messages = [template_message(message) for message in body.messages]
+        use = options.tool_use(body)
+        messages = template_messages(body.messages)
         prefill = None
         if body.continue_final_message:
             if messages[-1]["role"] != "assistant":
                 raise bad_request("the last message must be the assistant's", "continue_final_message")
             prefill = messages.pop()["content"]
-        prompt = await encode_chat(service, "openai", messages, None, prefill)
+        prompt = await encode_chat(service, "openai", messages, use.for_template(), prefill)
+        plan = ReplyPlan.of(service, prompt, use, options.grammar(body))
         request = Request(
             prompt=prompt,
             max_new_tokens=service.new_tokens(len(prompt), asked),
@@ -80,21 +80,20 @@ class _Chat:
             stop=options.stop_texts(body),
             stop_ids=options.stop_ids(body, service),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-            grammar=options.grammar(body),
+            grammar=plan.grammar,
             adapter=adapter,
             timeout=service.settings.request_timeout,
         )
-        chat = cls(service, body, call, request)
+        chat = cls(service, body, call, request, plan)
         call.response_id = chat.id
         return chat
 
     async def whole(self, running: Running) -> dict[str, Any]:
-        replies = [ReplyStream() for _ in range(self.request.n)]
+        replies = self._replies()
         with running:
             async for happened in running.events():
                 if isinstance(happened, Delta):
                     replies[happened.choice].feed(happened)
-                    replies[happened.choice].scores += happened.scores
         return {
             "id": self.id,
             "object": "chat.completion",
@@ -104,10 +103,24 @@ class _Chat:
             "usage": self._usage(replies),
         }
 
+    def _replies(self) -> list[ReplyStream]:
+        parallel = self.plan.use.parallel
+        return [ReplyStream(self.plan.parser(), parallel) for _ in range(self.request.n)]
+
     def _choice(self, index: int, reply: ReplyStream) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": None}
+        content = reply.text if reply.text or not reply.calls else None
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if reply.reasoning:
             message["reasoning_content"] = reply.reasoning
+        if reply.calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in reply.calls
+            ]
         return {
             "index": index,
             "message": message,
@@ -117,7 +130,7 @@ class _Chat:
 
     async def stream(self, running: Running) -> AsyncGenerator[bytes, None]:
         """The role first, then what is added, the reason of each end, the usage if asked for, [DONE]."""
-        replies = [ReplyStream() for _ in range(self.request.n)]
+        replies = self._replies()
         try:
             with running:
                 async for happened in running.events():
@@ -126,9 +139,7 @@ class _Chat:
                             yield self._chunk(index, {"role": "assistant", "content": ""})
                         continue
                     reply = replies[happened.choice]
-                    parts = reply.feed(happened)
-                    reply.scores += happened.scores
-                    for part in parts:
+                    for part in reply.feed(happened):
                         if change := _change(part):
                             yield self._chunk(happened.choice, change, scores=reply.scores)
                             reply.scores = []
@@ -195,4 +206,13 @@ def _change(part: Part) -> dict[str, Any] | None:
             return {"content": part.text}
         case ReasoningDelta():
             return {"reasoning_content": part.text}
+        case ToolCallStart():
+            function = {"name": part.name, "arguments": ""}
+            return _tool_call(part.index, {"id": part.id, "type": "function", "function": function})
+        case ToolCallDelta():
+            return _tool_call(part.index, {"function": {"arguments": part.arguments}})
     return None
+
+
+def _tool_call(index: int, told: dict[str, Any]) -> dict[str, Any]:
+    return {"tool_calls": [{"index": index, **told}]}
