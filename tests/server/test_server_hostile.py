@@ -19,7 +19,7 @@ HELLO = [{"role": "user", "content": "Hello"}]
 def strict(model):
     """Small limits, one text at a time, one that waits."""
     engine = EngineSettings(queue_limit=1, max_rows=1)
-    with serving(model, engine=engine, body_limit=4096, body_timeout=0.3) as running:
+    with serving(model, engine=engine, body_limit=4096, body_timeout=1.0) as running:
         yield running
 
 
@@ -83,6 +83,43 @@ def test_a_bad_body_is_a_400_with_a_message(server, path, name):
     assert answer.status == 400
     assert answer.error["type"] == "invalid_request_error"
     assert len(answer.error["message"]) < 500
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": [{"type": {}}]}]}),
+        (CHAT, {"messages": [{"role": "user", "content": [{"type": []}, 5]}]}),
+        (CHAT, {"messages": HELLO, "stop": {"a": 1}}),
+        (CHAT, {"messages": HELLO, "tools": [{"type": "function", "function": {"name": "a b"}}]}),
+        (CHAT, {"messages": HELLO, "tool_choice": {"type": "function"}}),
+        (CHAT, {"messages": HELLO, "logit_bias": {"-1": 1}}),
+        (CHAT, {"messages": HELLO, "guided_json": "not json"}),
+        (CHAT, {"messages": HELLO, "guided_grammar": "start: \x00"}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": [{"type": "image"}]}], "max_tokens": 1}),
+        ("/v1/messages", {"messages": [{"role": "assistant", "content": []}], "max_tokens": 1}),
+        ("/v1/completions", {"prompt": [[]]}),
+        ("/v1/completions", {"prompt": [1, "a"]}),
+        ("/v1/completions", {"prompt": "x" * 1_000_000}),
+        ("/v1/embeddings", {"input": "", "dimensions": 10**9}),
+        ("/v1/embeddings", {"input": [True]}),
+    ],
+)
+def test_a_body_of_the_wrong_shape_is_a_400(server, path, body):
+    answer = server.post(path, **body)
+    assert answer.status == 400
+    assert answer.error["message"]
+
+
+def test_whole_numbers_may_be_written_with_a_point(server):
+    raw = b'{"model":"tiny","prompt":[30.0, 4e1],"max_tokens":2.0}'
+    assert server.ask("POST", "/v1/completions", raw).status == 200
+
+
+def test_a_message_without_content_is_read_as_empty(server):
+    empty = [{"role": "user", "content": []}]
+    assert server.post("/v1/messages", messages=empty, max_tokens=1).status == 200
+    assert server.post(CHAT, messages=empty, max_tokens=1).status == 200
 
 
 def test_a_body_of_another_type_is_a_400(server):

@@ -6,18 +6,20 @@ import json
 import secrets
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from glasshouse.inference.request import Delta, Finish, Grammar, PromptRead, Request
+from glasshouse.inference.request import Delta, Event, Finish, Grammar, PromptRead, Request
 from glasshouse.inference.sampling import Sampling
 from glasshouse.server import anthropic_prompt, genai
 from glasshouse.server.anthropic_blocks import Blocks
 from glasshouse.server.anthropic_types import (
     ERRORS,
+    STREAMED,
     AssistantMessage,
     CountTokensRequest,
     MessagesRequest,
@@ -41,7 +43,7 @@ PING = event({"type": "ping"}, "ping")
 def router(service: Service) -> APIRouter:
     routes = APIRouter(route_class=StrictRoute, tags=["Anthropic"])
 
-    @routes.post("/v1/messages", response_model=AssistantMessage, responses=ERRORS)
+    @routes.post("/v1/messages", response_model=AssistantMessage, responses=STREAMED)
     async def create_message(body: MessagesRequest, http: HttpRequest) -> Response:
         """A reply of the assistant; with `stream` as named server-sent events."""
         message = await _Message.begin(service, body, Call.of(http.scope))
@@ -135,20 +137,8 @@ class _Message:
         reply, blocks = self._reply()
         try:
             with running:
-                async for happened in running.events():
-                    if isinstance(happened, PromptRead):
-                        message = self._head() | {
-                            "content": [],
-                            "stop_reason": None,
-                            "stop_sequence": None,
-                            "usage": self._usage(reply),
-                        }
-                        yield event({"type": "message_start", "message": message}, "message_start")
-                        yield PING
-                        continue
-                    for part in reply.feed(happened):
-                        for told in blocks.feed(part):
-                            yield event(told, told["type"])
+                async for piece in running.written(partial(self._events, reply, blocks)):
+                    yield piece
         except Exception as error:
             problem = known(error) or ApiError(500, "the server failed on this request")
             self.call.error = repr(error)
@@ -160,6 +150,15 @@ class _Message:
         change = {"stop_reason": reason, "stop_sequence": sequence, "stop_details": None, "container": None}
         yield event({"type": "message_delta", "delta": change, "usage": self._usage(reply)}, "message_delta")
         yield event({"type": "message_stop"}, "message_stop")
+
+    def _events(self, reply: ReplyStream, blocks: Blocks, happened: Event) -> list[bytes]:
+        """What an event of the engine is to the client."""
+        if isinstance(happened, PromptRead):
+            empty = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": self._usage(reply)}
+            message = self._head() | empty
+            return [event({"type": "message_start", "message": message}, "message_start"), PING]
+        told = [each for part in reply.feed(happened) for each in blocks.feed(part)]
+        return [event(each, each["type"]) for each in told]
 
     def _head(self) -> dict[str, Any]:
         return {"id": self.id, "type": "message", "role": "assistant", "model": self.body.model}

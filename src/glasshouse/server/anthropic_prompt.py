@@ -79,7 +79,7 @@ def _user_messages(message: UserMessageParam) -> Iterator[dict[str, Any]]:
             yield {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
         elif isinstance(block, TextBlockParam):
             texts.append(block.text)
-    if texts:
+    if texts or not message.content:
         yield {"role": "user", "content": "\n".join(texts)}
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -13,14 +14,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from glasshouse.inference.reply_parser import Part, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
-from glasshouse.inference.request import Delta, Finish, PromptRead, Request, TokenScore
+from glasshouse.inference.request import Delta, Event, Finish, PromptRead, Request, TokenScore
 from glasshouse.server import genai
 from glasshouse.server import openai_sampling as options
 from glasshouse.server.body import StrictRoute
 from glasshouse.server.call import Call
 from glasshouse.server.errors import ApiError, bad_request, known
 from glasshouse.server.openai_requests import ChatRequest
-from glasshouse.server.openai_responses import ERRORS, ChatCompletion
+from glasshouse.server.openai_responses import STREAMED, ChatCompletion
 from glasshouse.server.prompts import encode_chat, template_messages
 from glasshouse.server.reply import ReplyStream
 from glasshouse.server.running import Running
@@ -33,7 +34,7 @@ from glasshouse.server.tool_use import ReplyPlan
 def router(service: Service) -> APIRouter:
     routes = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
 
-    @routes.post("/v1/chat/completions", response_model=ChatCompletion, responses=ERRORS)
+    @routes.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
     async def create_chat_completion(body: ChatRequest, http: HttpRequest) -> Response:
         """A reply of the assistant; with `stream` as server-sent events."""
         chat = await _Chat.begin(service, body, Call.of(http.scope))
@@ -133,19 +134,8 @@ class _Chat:
         replies = self._replies()
         try:
             with running:
-                async for happened in running.events():
-                    if isinstance(happened, PromptRead):
-                        for index in range(self.request.n):
-                            yield self._chunk(index, {"role": "assistant", "content": ""})
-                        continue
-                    reply = replies[happened.choice]
-                    for part in reply.feed(happened):
-                        if change := _change(part):
-                            yield self._chunk(happened.choice, change, scores=reply.scores)
-                            reply.scores = []
-                    if happened.finish is not None:
-                        reason = self._reason(reply)
-                        yield self._chunk(happened.choice, {}, reason, reply.scores)
+                async for piece in running.written(partial(self._chunks, replies)):
+                    yield piece
         except Exception as error:
             problem = known(error) or ApiError(500, "the server failed on this request")
             self.call.error = repr(error)
@@ -154,6 +144,20 @@ class _Chat:
         if self.body.stream_options and self.body.stream_options.include_usage:
             yield event(self._head() | {"choices": [], "usage": self._usage(replies)})
         yield event("[DONE]")
+
+    def _chunks(self, replies: Sequence[ReplyStream], happened: Event) -> Iterator[bytes]:
+        """What an event of the engine is to the client."""
+        if isinstance(happened, PromptRead):
+            for index in range(self.request.n):
+                yield self._chunk(index, {"role": "assistant", "content": ""})
+            return
+        reply = replies[happened.choice]
+        for part in reply.feed(happened):
+            if change := _change(part):
+                yield self._chunk(happened.choice, change, scores=reply.scores)
+                reply.scores = []
+        if happened.finish is not None:
+            yield self._chunk(happened.choice, {}, self._reason(reply), reply.scores)
 
     def _head(self) -> dict[str, Any]:
         return {
