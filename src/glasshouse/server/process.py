@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -80,8 +81,14 @@ class Process(uvicorn.Server):
         return await super().on_tick(counter)
 
 
+SWITCH = 0.0005
+"""Seconds after which a thread must let another one run Python; the interpreter's own 0.005 is more than the
+engine needs for a token, and a reply alone would wait for it with every one."""
+
+
 def run(process: Process, bound: socket.socket) -> None:
     """Serve until the end. More open files are allowed first: every client is one."""
+    sys.setswitchinterval(SWITCH)
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on Windows; not where it is forbidden
         import resource
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -14,25 +16,47 @@ from glasshouse.server.call import Call
 from glasshouse.server.errors import ApiError, deadline_exceeded, draining
 
 
+class Mailbox:
+    """Carries events from the engine's thread into the event loop, all that are there with one call.
+
+    A call of its own for every event would cost the engine a system call each, and with it the interpreter's lock.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[tuple[asyncio.Queue[Event], Event]] = deque()
+        self._called = False
+
+    def post(self, inbox: asyncio.Queue[Event], event: Event) -> None:
+        """From any thread."""
+        self._waiting.append((inbox, event))
+        if not self._called:
+            self._called = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                self._loop.call_soon_threadsafe(self._hand_out)
+
+    def _hand_out(self) -> None:
+        self._called = False  # before looking: what is posted from now on calls again
+        while self._waiting:
+            inbox, event = self._waiting.popleft()
+            inbox.put_nowait(event)
+
+
 class Running:
     """A request that is with the engine. Leaving the `with` cancels what is not finished."""
 
-    def __init__(self, request: Request, call: Call) -> None:
+    def __init__(self, request: Request, call: Call, mailbox: Mailbox) -> None:
         self._request, self._call, self._left = request, call, request.n
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
+        self._mailbox = mailbox
         self._ticket: Ticket | None = None
         self._abandoned = False
 
     def submit(self, engine: Engine) -> None:
         """Raises what `Engine.submit` raises. May be called in another thread than the loop's."""
-        self._ticket = engine.submit(self._request, self._deliver)
+        self._ticket = engine.submit(self._request, partial(self._mailbox.post, self._inbox))
         if self._abandoned:  # the client left while a grammar was compiled
             self._ticket.cancel()
-
-    def _deliver(self, event: Event) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            self._loop.call_soon_threadsafe(self._inbox.put_nowait, event)
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ from glasshouse.inference.request import Request
 from glasshouse.model.lora import adapter_names
 from glasshouse.server.call import Call
 from glasshouse.server.errors import ApiError
-from glasshouse.server.running import Running
+from glasshouse.server.running import Mailbox, Running
 from glasshouse.server.settings import ServerSettings
 from glasshouse.server.signatures import Signer
 from glasshouse.tokenizer import Tokenizer
@@ -44,6 +44,10 @@ class Service:
     @property
     def context(self) -> int:
         return self.model.context
+
+    @cached_property
+    def _mailbox(self) -> Mailbox:
+        return Mailbox(asyncio.get_running_loop())
 
     @cached_property
     def adapters(self) -> Sequence[str]:
@@ -85,7 +89,7 @@ class Service:
     async def start(self, request: Request, call: Call) -> Running:
         """Give a request to the engine. Raises what `Engine.submit` raises: UsageError, QueueFullError."""
         call.prompt_tokens += len(request.prompt)
-        running = Running(request, call)
+        running = Running(request, call, self._mailbox)
         if request.grammar is None:
             running.submit(self.engine)
         else:  # which is compiled first; the others' streams go on meanwhile
