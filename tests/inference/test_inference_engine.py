@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -95,9 +96,11 @@ def test_deterministic_texts_and_scores_are_equal_to_the_bit(
     """Batched, chunked, prefix-shared, speculative, given way: nothing changes a bit of what is told."""
     requests = some_requests(12, 2, logprobs=2, max_new_tokens=50)
     settings = {"deterministic": True, "runner": runner}
-    plain = Engine(model, EngineSettings.parse({**settings, "draft_tokens": 0, "max_rows": 1}))
-    expected = [plain.complete(request)[0] for request in requests]
-    plain.close()
+    expected = []
+    for request in requests:
+        plain = Engine(model, EngineSettings.parse({**settings, "draft_tokens": 0, "max_rows": 1}))
+        expected.append(plain.complete(request)[0])
+        plain.close()
     size = plain.runner.page_bytes / plain.runner.page_tokens
     settings |= {"draft_tokens": 4, "step_tokens": 16, "cache_bytes": int(size * 160) if squeezed else None}
     crowded = Engine(model, EngineSettings.parse(settings))
@@ -169,7 +172,8 @@ def test_scores_are_the_models(engine: Engine, model: LanguageModel) -> None:
     request = Request(prompt=PROMPT, max_new_tokens=8, logprobs=3, prompt_logprobs=2)
     read, *deltas = engine.events(request)
     assert isinstance(read, PromptRead)
-    assert read.scores is not None and len(read.scores) == len(PROMPT)
+    assert read.scores is not None
+    assert len(read.scores) == len(PROMPT)
     assert read.scores[0] is None
     ids = [token for delta in deltas if isinstance(delta, Delta) for token in delta.ids]
     scores = [score for delta in deltas if isinstance(delta, Delta) for score in delta.scores]
@@ -179,7 +183,9 @@ def test_scores_are_the_models(engine: Engine, model: LanguageModel) -> None:
     assert told == pytest.approx(expected, abs=1e-4)
     assert all(len(score.top) == 3 and score.top[0] == (score.id, score.logprob) for score in scores)
     again = next(iter(engine.events(request)))
-    assert isinstance(again, PromptRead) and again.cached == 0 and again.scores is not None
+    assert isinstance(again, PromptRead)
+    assert again.cached == 0
+    assert again.scores == read.scores
 
 
 def test_prompt_scores_survive_chunks(model: LanguageModel) -> None:
@@ -189,7 +195,8 @@ def test_prompt_scores_survive_chunks(model: LanguageModel) -> None:
     for step_tokens in (512, 16):
         engine = Engine(model, EngineSettings(step_tokens=step_tokens))
         read = next(iter(engine.events(request)))
-        assert isinstance(read, PromptRead) and read.scores is not None
+        assert isinstance(read, PromptRead)
+        assert read.scores is not None
         scores.append([score.logprob for score in read.scores if score])
         engine.close()
     assert len(scores[0]) == 99
@@ -204,7 +211,8 @@ def test_a_grammar_is_followed(engine: Engine, model: LanguageModel) -> None:
         request = Request(prompt=PROMPT, max_new_tokens=40, grammar=grammar, sampling=sampling, n=2)
         for made in engine.complete(request):
             assert made.text in ("abababc", "ababababc", "abababababc")
-            assert made.finish is not None and made.finish.reason == "stop"
+            assert made.finish is not None
+            assert made.finish.reason == "stop"
 
 
 def test_an_adapter_changes_its_request_alone(transformer: Transformer, tokenizer: Tokenizer) -> None:
@@ -272,9 +280,13 @@ def test_an_error_in_a_step_ends_its_requests_only(engine: Engine, monkeypatch: 
     """The requests of that step end with "error", the next ones are served."""
     with monkeypatch.context() as patched:
         patched.setattr(engine.runner, "hidden", lambda _: 1 / 0)
-        assert engine.complete(Request(prompt=PROMPT))[0].finish == Finish("error")
-        with pytest.raises(ZeroDivisionError):
-            engine.embed([[1, 2]])
+        ends: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        ticket = engine.submit(Request(prompt=PROMPT), ends.put)
+        assert ends.get() == Delta(0, "", (), (), Finish("error"))
+        assert isinstance(ticket.error, ZeroDivisionError)
+        for ask in (lambda: engine.complete(Request(prompt=PROMPT)), lambda: engine.embed([[1, 2]])):
+            with pytest.raises(ZeroDivisionError):
+                ask()
     assert engine.complete(Request(prompt=PROMPT, max_new_tokens=3))[0].finish == Finish("length")
     assert engine.stats().pages_in_use == 0
 
@@ -282,12 +294,15 @@ def test_an_error_in_a_step_ends_its_requests_only(engine: Engine, monkeypatch: 
 def test_a_full_queue_says_when_to_come_back(model: LanguageModel) -> None:
     """Requests beyond the limit are refused at once, with a time."""
     engine = Engine(model, EngineSettings(queue_limit=2, max_rows=1))
-    tickets = []
-    with pytest.raises(QueueFullError) as caught:
+
+    def submit_many() -> None:
         for _ in range(50):
-            tickets.append(engine.submit(Request(prompt=PROMPT), lambda event: None))
+            engine.submit(Request(prompt=PROMPT), lambda event: None)
+
+    with pytest.raises(QueueFullError) as caught:
+        submit_many()
     assert caught.value.retry_after >= 1
-    assert len(tickets) >= 2
+    assert 2 <= engine.stats().waiting <= 3
     engine.close()
     assert engine.stats().waiting == engine.stats().running == 0
 

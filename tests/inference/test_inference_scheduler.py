@@ -197,7 +197,8 @@ def test_the_youngest_gives_way() -> None:
     assert scheduler.preemptions == 1
     assert scheduler.running == [old]
     assert scheduler.waiting == [young, late]
-    assert young.pages == [] and young.ids[7:] == [1, 1]
+    assert young.pages == []
+    assert young.ids[7:] == [1, 1]
 
 
 def test_guesses_never_push_anybody_out() -> None:

@@ -1,4 +1,4 @@
-"""Small C libraries that are compiled at first use with the machine's own compiler, cached, and called by ctypes.
+"""Small C libraries, compiled at first use with the machine's own compiler, cached, and called by ctypes.
 
 Sources are plain C, without headers of Python or PyTorch. Without a compiler, or with one that fails,
 there is no library: whoever asks is told None, the user gets one notice, and slower ways run instead.

@@ -27,7 +27,7 @@ from glasshouse.inference.sampling import CANDIDATES, Sampling, gumbel, gumbel_o
 if TYPE_CHECKING:
     from glasshouse.inference.request import Constraint
 
-TAKEN_BACK = 8
+TAKEN_BACK = 5
 """Choices of one step that may be taken back; after them the shortest way to close is begun."""
 
 

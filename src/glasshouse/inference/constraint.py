@@ -8,28 +8,34 @@ only such tokens are chosen from whose state a plan is known that still fits.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from glasshouse.inference.closing import ByteVocabulary, Plan, plan_from
+from glasshouse.inference.closing import Closer, Plan, in_string
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 
+TAIL = 16
+"""Bytes of the text that are kept: longer than the beginning of an exponent."""
+
+_HUGE = re.compile(rb"[0-9][eE][+-]?0*[1-9][0-9]{2,}")
+
+
 class GrammarState:
     """The `Constraint` of request.py, by two matchers of llguidance: one of tokens, one of bytes."""
 
-    def __init__(
-        self, tokens: LLMatcher, units: LLMatcher, vocabulary: ByteVocabulary, plan: Plan | None
-    ) -> None:
+    def __init__(self, tokens: LLMatcher, units: LLMatcher, closer: Closer, plan: Plan | None) -> None:
         """`plan` makes the text whole from its beginning."""
         self._tokens, self._units = tokens.deep_copy(), units.deep_copy()
-        self._vocabulary = vocabulary
+        self._closer, self._vocabulary = closer, closer.vocabulary
         self._plan = plan
+        self._tail = b""  # the text's last bytes
         self._tried: dict[int, tuple[LLMatcher, Plan | None]] = {}  # what `closes` found out in this state
 
     @property
@@ -63,6 +69,8 @@ class GrammarState:
             return True
         if plan.tokens and token == plan.tokens[0]:
             return True
+        if not self._stays_finite(token):
+            return False
         after = self._after(token, remaining - 1)
         return after is not None and after.cost < remaining
 
@@ -75,6 +83,7 @@ class GrammarState:
             raise AssertionError(
                 f"the grammar does not allow token {token}: {self._tokens.get_error()[:200]}"
             )
+        self._tail = (self._tail + self._vocabulary.bytes_of(token))[-TAIL:]
         if token in self._vocabulary.end_ids:
             self._plan = Plan((), (), 0)
         elif self._plan is not None and self._plan.tokens[:1] == (token,):
@@ -88,10 +97,20 @@ class GrammarState:
     def valid_prefix(self, tokens: list[int]) -> int:
         return self._tokens.validate_tokens(tokens)
 
+    def _stays_finite(self, token: int) -> bool:
+        """Whether no number of JSON gets an exponent of three digits: 1e999 is no number to any program.
+
+        llguidance allows it.
+        """
+        text = self._tail + self._vocabulary.bytes_of(token)
+        if not any(match.end() > len(self._tail) for match in _HUGE.finditer(text)):
+            return True
+        return in_string(self._units)
+
     def _after(self, token: int, budget: int | None) -> Plan | None:
         """A plan for the state after a token; looked for harder where the first found exceeds the budget."""
         if token not in self._tried:
             matcher = self._units.deep_copy()
             matcher.consume_tokens(self._vocabulary.units_of(token))
-            self._tried[token] = (matcher, plan_from(matcher, self._vocabulary, self._plan, budget))
+            self._tried[token] = (matcher, self._closer.plan(matcher, self._plan, budget))
         return self._tried[token][1]

@@ -1,4 +1,4 @@
-"""How many tokens to guess for one text: more while the guesses are right, none for a while after wrong ones."""
+"""How many tokens to guess for one text: more while guesses are right, none for a while after wrong ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FIRST = 2
 """Tokens of the first guess."""
 
 PAUSE = 16
-"""Tokens written without a guess after one that was wrong from its first token; doubled each time in a row."""
+"""Tokens written without a guess after one that was all wrong; doubled each time in a row."""
 
 LONGEST_PAUSE = 256
 

@@ -6,21 +6,24 @@ of the schema, and a keyword that it cannot enforce is an error, never ignored.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from glasshouse.core.errors import UsageError
-from glasshouse.inference.closing import ByteVocabulary, Plan, plan_from
+from glasshouse.inference.byte_vocabulary import ByteVocabulary
+from glasshouse.inference.closing import Closer, Plan
 from glasshouse.inference.constraint import GrammarState
 from glasshouse.inference.request import Grammar
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
+    from llguidance._tokenizer import TokenizerWrapper
 
     from glasshouse.tokenizer import Tokenizer
 
@@ -28,6 +31,15 @@ WHITE = r"[\x20\x0A\x0D\x09]{1,40}"
 """White space between the parts of a JSON text: enough for indentation, too little to go on for ever."""
 
 _SPECIAL = re.compile(r'<\[("(?:[^"\\]|\\.)*")\]>')
+
+_STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
+
+_WORD = re.compile(r"[a-zA-Z0-9]+|[^\x00-\x20]")
+
+_SYNTAX = frozenset("\\^$*+?(){}|[]")
+
+SPELLED = 32
+"""Texts of a grammar that the search for a way to close tries as a whole."""
 
 KEPT = 64
 """Compiled grammars that one compiler keeps."""
@@ -39,6 +51,7 @@ class CompiledGrammar:
 
     tokens: LLMatcher
     units: LLMatcher
+    closer: Closer
     plan: Plan | None  # the shortest text; None where none was found
 
 
@@ -58,10 +71,9 @@ class GrammarCompiler:
         self._bytes: ByteVocabulary | None = None
 
     def start(self, grammar: Grammar) -> GrammarState:
-        """The grammar at the beginning of a text. Raises UsageError, with llguidance's reason, if it refuses."""
+        """The grammar at the beginning of a text. Raises UsageError with llguidance's reason."""
         compiled = self.compile(grammar)
-        assert self._bytes is not None
-        return GrammarState(compiled.tokens, compiled.units, self._bytes, compiled.plan)
+        return GrammarState(compiled.tokens, compiled.units, compiled.closer, compiled.plan)
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
         """The compiled grammar, made now or kept from before."""
@@ -93,11 +105,12 @@ class GrammarCompiler:
                 )
             matchers.append(matcher)
         tokens, units = matchers
-        return CompiledGrammar(tokens, units, plan_from(units, self._bytes))
+        closer = Closer(self._bytes, _spelled(grammar))
+        return CompiledGrammar(tokens, units, closer, closer.plan(units))
 
 
 def _source(grammar: Grammar, special: Mapping[str, int]) -> str:
-    """The grammar as llguidance reads it. `special` are the ids of special tokens in the vocabulary at hand."""
+    """The grammar as llguidance reads it; `special` are the ids of special tokens in the vocabulary."""
     from llguidance import LLMatcher
 
     if grammar.kind == "choices":
@@ -155,6 +168,52 @@ def _numbered(lark: str, special: Mapping[str, int]) -> str:
     return _SPECIAL.sub(number, lark)
 
 
+def _spelled(grammar: Grammar) -> list[bytes]:
+    """Texts that a grammar spells out: what may end free text."""
+    source = str(grammar.source)
+    if grammar.kind == "regex":
+        texts = _words(source)
+    elif grammar.kind == "json_schema":
+        texts = [word for pattern in _patterns(json.loads(source)) for word in _words(pattern)]
+    elif grammar.kind == "lark":
+        texts = _literals(source)
+    else:
+        texts = []
+    return [text.encode() for text in dict.fromkeys(texts) if text][:SPELLED]
+
+
+def _words(pattern: str) -> list[str]:
+    """The words and signs of a regular expression; last the whole without the signs of its syntax."""
+    words = _WORD.findall(pattern)
+    return [*words, "".join(word for word in words if word not in _SYNTAX)]
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    """The regular expressions in a JSON Schema."""
+    if not isinstance(schema, (dict, list)):
+        return
+    for key, value in schema.items() if isinstance(schema, dict) else enumerate(schema):
+        if key == "pattern" and isinstance(value, str):
+            yield value
+        yield from _patterns(value)
+
+
+def _literals(lark: str) -> list[str]:
+    """The quoted texts of a Lark grammar, without those of the schemas in it."""
+    place = 0
+    while (place := lark.find("%json", place)) >= 0:
+        start = place + len("%json")
+        start += len(lark[start:]) - len(lark[start:].lstrip())
+        with contextlib.suppress(ValueError):
+            lark = lark[:place] + lark[json.JSONDecoder().raw_decode(lark, start)[1] :]
+        place += 1
+    texts: list[str] = []
+    for quoted in _STRING.findall(_SPECIAL.sub("", lark)):
+        with contextlib.suppress(ValueError):
+            texts.append(json.loads(quoted))
+    return [text for text in texts if len(text) > 1]
+
+
 def _reason(message: str) -> str:
     """llguidance's message without the dump of its state."""
     lines = [line.strip() for line in message.split("<state>")[0].splitlines()]
@@ -183,4 +242,4 @@ def _token_vocabulary(tokenizer: Tokenizer, vocab_size: int, end_ids: frozenset[
     ends = sorted(end_ids)
     tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
     tokens += [b""] * (vocab_size - len(tokens))
-    return LLTokenizer(_Wrapped(tokenizer, tokens, ends[0]), eos_token=ends)
+    return LLTokenizer(cast("TokenizerWrapper", _Wrapped(tokenizer, tokens, ends[0])), eos_token=ends)

@@ -24,6 +24,7 @@ class Ticket:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.cancelled = False
+        self.error: Exception | None = None  # why its choices finished with "error"
 
     def cancel(self) -> None:
         """Stop as soon as the current step ends; every open choice finishes with "cancelled"."""

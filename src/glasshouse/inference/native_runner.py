@@ -50,7 +50,11 @@ class _Step(ctypes.Structure):
 
 def _library(dtype: torch.dtype, options: tuple[str, ...] = ()) -> ctypes.CDLL | None:
     """The compiled steps for a dtype; `options` are the compiler's, for other instruction sets."""
-    flags = ("-DBF16", *options) if dtype == torch.bfloat16 else options
+    flags = (
+        "-O2",
+        *(("-DBF16",) if dtype == torch.bfloat16 else ()),
+        *options,
+    )  # -O3: twice as long for nothing
     library = native_library((SOURCES, kernels.SOURCES), flags, _SLOWER)
     if library is not None:
         library.step_memory.restype = library.head_memory.restype = ctypes.c_int64

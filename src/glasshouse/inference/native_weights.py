@@ -38,6 +38,7 @@ class Matrix(ctypes.Structure):
         ("outputs", ctypes.c_int64),
         ("inputs", ctypes.c_int64),
         ("kind", ctypes.c_int64),
+        ("unit", ctypes.c_float),
     )
 
 
@@ -62,24 +63,6 @@ class Adapter(ctypes.Structure):
     _fields_ = (("a", Matrix), ("b", Matrix), ("column", ctypes.c_int64))
 
 
-_SIZES = [
-    "n_layers",
-    "hidden",
-    "heads",
-    "kv_heads",
-    "head_dim",
-    "inner",
-    "vocab",
-    "act",
-    "gated",
-    "n_experts",
-    "top_k",
-    "expert_inner",
-    "normed_top_k",
-    "adapted",
-]
-
-
 class Model(ctypes.Structure):
     _fields_ = (
         ("layers", ctypes.POINTER(Layer)),
@@ -88,7 +71,12 @@ class Model(ctypes.Structure):
         ("head", Matrix),
         ("embedding", ctypes.c_void_p),
         ("positions", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in _SIZES),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("n_layers", "hidden", "heads", "kv_heads", "head_dim", "inner")
+        ),
+        *((name, ctypes.c_int64) for name in ("vocab", "act", "gated", "n_experts", "top_k", "expert_inner")),
+        *((name, ctypes.c_int64) for name in ("normed_top_k", "adapted")),
         ("eps", ctypes.c_float),
     )
 
@@ -169,8 +157,6 @@ class Weights:
         codes = torch.cat([codes for codes, _ in parts])
         scales = torch.cat([scales for _, scales in parts])
         outputs, groups = scales.shape
-        if scheme == "nf4":
-            scales = (scales.float() / 127).bfloat16()
         if scheme != "int8":  # a byte holds two neighbours; here they stand four inputs apart
             codes = torch.stack([codes & 15, codes >> 4], -1).view(outputs, -1)
             first, second = codes.view(outputs, groups, -1, 2, 4).unbind(3)
@@ -178,12 +164,14 @@ class Weights:
         fill = -outputs % PANEL
         words = F.pad(codes, (0, 0, 0, fill)).view(-1, PANEL, groups, codes.shape[1] // groups)
         words = words.view(torch.int32).permute(0, 2, 3, 1)  # (panels, groups, words, PANEL)
-        shares = F.pad(scales, (0, 0, 0, fill)).view(-1, PANEL, groups).transpose(1, 2).contiguous()
+        shares = F.pad(scales, (0, 0, 0, fill)).view(-1, PANEL, groups).transpose(1, 2)
+        shares = shares.clone(memory_format=torch.contiguous_format)
         panels = torch.cat([words.flatten(2), shares.view(torch.int32)], -1)  # (panels, groups, words)
         made = self._matrix(panels, biases, outputs, inputs, INT8 if scheme == "int8" else BITS4)
         if scheme != "int8":
             levels = torch.tensor(NF4) * 127 if scheme == "nf4" else torch.arange(-8.0, 8.0)
             made.levels = self._keep((levels.round() + 128).to(torch.uint8))
+            made.unit = 1 / 127 if scheme == "nf4" else 1.0
         return made
 
     def _matrix(
@@ -196,7 +184,7 @@ class Weights:
             joined = torch.cat([part.detach().float() for part in biases if part is not None])
             assert len(joined) == outputs
             bias = self._floats(F.pad(joined, (0, -outputs % PANEL)))
-        return Matrix(self._keep(packed), bias, None, outputs, inputs, kind)
+        return Matrix(self._keep(packed), bias, None, outputs, inputs, kind, 1.0)
 
     def _room(self, size: int) -> Tensor:
         """Bytes that stay, at a multiple of 64."""

@@ -78,7 +78,7 @@ class PagePool:
             self._holders[page] += 1
 
     def publish(self, page: int, key: bytes) -> None:
-        """The page is full, and others may share it; where another page has the key already, that one stays."""
+        """The page is full, and others may share it; if another page has the key already, that one stays."""
         assert self._holders[page], "only a holder may publish"
         if key not in self._page and page not in self._key:
             self._page[key], self._key[page] = page, key

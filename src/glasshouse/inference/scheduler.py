@@ -2,8 +2,8 @@
 
 Rows that are writing read one token each (and what was proposed to follow it); what is left of the
 step's tokens goes to rows still reading their prompts, in chunks. Rows wait in the order of arrival
-until pages for all their tokens are there. Where a writing row needs a page and none is left, the youngest row
-gives all of its pages back and reads its tokens again later.
+until pages for all their tokens are there. If a writing row needs a page and none is left, the youngest
+row gives all of its pages back and reads its tokens again later.
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ class Scheduler:
         """The part of a running row that is writing; None for others, and if the row had to give way."""
         if row not in self.running or row.left != 1:
             return None
+        if not row.drafts and row.read < len(row.pages) * self.page_tokens:
+            return Part(row, 1)
         while self._missing(row, row.read + 1) > self.pool.available:
             youngest = self.running[-1]
             self._preempt(youngest)
@@ -165,7 +167,7 @@ class Scheduler:
             insort(reading, row, key=_order)
 
     def _shared(self, row: Row) -> tuple[list[int], list[bytes]]:
-        """Pages that hold the beginning of the row's ids, and their keys; at least a token is left to read."""
+        """Pages that hold the beginning of the row's ids, and their keys; a token at least is left."""
         if not row.shared:
             return [], []
         keys, key, size = [], root_key(row.adapter), self.page_tokens

@@ -13,9 +13,10 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from glasshouse.inference.placement import Placement
 from glasshouse.inference.runner import Piece
 from glasshouse.model import Transformer
-from glasshouse.model.lora import adapter_names, use_adapters
+from glasshouse.model.lora import Adapter, adapter_of, linear_maps
 
 PAGE_TOKENS = 16
 
@@ -61,8 +62,8 @@ class PagedCache:
         found = []
         for pages, new in ((self._keys[layer], keys), (self._values[layer], values)):
             new = new.transpose(1, 2)  # (batch, seq, kv_heads, head_dim)
-            pages[self._new] = new if self._real is None else new[self._real]
-            found.append(pages[self._slots].transpose(1, 2))
+            pages[self._new.to(pages.device)] = new if self._real is None else new[self._real.to(new.device)]
+            found.append(pages[self._slots.to(pages.device)].transpose(1, 2))
         return found[0], found[1]
 
     def advance(self, seq: int) -> None:
@@ -78,8 +79,13 @@ class TorchRunner:
 
     page_tokens = PAGE_TOKENS
 
-    def __init__(self, model: Transformer, *, deterministic: bool = False) -> None:
+    def __init__(
+        self, model: Transformer, *, deterministic: bool = False, placement: Placement | None = None
+    ) -> None:
+        """`placement`: where the blocks work, if not where the model's embedding lies."""
         self.model, self.deterministic = model, deterministic
+        layers = model.config.num_hidden_layers
+        self._devices = (model.device,) * layers if placement is None else placement.devices
         config = model.config
         shape = config.num_key_value_heads, config.head_dim
         self._shape = shape
@@ -87,24 +93,34 @@ class TorchRunner:
         self.page_bytes = token * self.page_tokens
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
-        self._adapted = bool(adapter_names(model))
+        self._adapters: dict[str, list[Adapter]] = {}
+        for _, linear in linear_maps(model):
+            for name in linear.adapters or ():
+                if (adapter := adapter_of(linear, name)) is not None:
+                    self._adapters.setdefault(name, []).append(adapter)
         scaling = config.rope_scaling
         self._trained = config.max_position_embeddings
         self._dynamic = scaling is not None and scaling.rope_type == "dynamic"
 
     def allocate(self, pages: int) -> None:
-        """Zeros, written now: what a mask hides must be a number, and memory is taken once, not bit by bit."""
+        """Zeros, written now: what a mask hides must be a number, and all memory is taken at once."""
         slots = pages * self.page_tokens
         for tensors in (self._keys, self._values):
-            for _ in range(self.model.config.num_hidden_layers):
-                tensor = torch.empty(
-                    slots, *self._shape, dtype=self.model.compute_dtype, device=self.model.device
-                )
+            for device in self._devices:
+                tensor = torch.empty(slots, *self._shape, dtype=self.model.compute_dtype, device=device)
                 tensors.append(tensor.zero_())
 
     @torch.inference_mode()
     def hidden(self, pieces: Sequence[Piece]) -> Tensor:
-        """See `Runner`."""
+        """See `Runner`. The model's switches of adapters are left as they were."""
+        before = [(adapter, adapter.active) for adapters in self._adapters.values() for adapter in adapters]
+        try:
+            return self._hidden(pieces)
+        finally:
+            for adapter, active in before:
+                adapter.active = active
+
+    def _hidden(self, pieces: Sequence[Piece]) -> Tensor:
         wanted: list[Tensor | None] = [None] * len(pieces)
         for group in self._groups(pieces):
             for place, states in zip(group, self._read([pieces[place] for place in group]), strict=True):
@@ -146,8 +162,9 @@ class TorchRunner:
 
     def _read(self, pieces: Sequence[Piece]) -> list[Tensor]:
         """The wanted states of pieces of one adapter."""
-        if self._adapted:
-            use_adapters(self.model, *([pieces[0].adapter] if pieces[0].adapter is not None else []))
+        for name, adapters in self._adapters.items():
+            for adapter in adapters:
+                adapter.active = name == pieces[0].adapter
         if not self.deterministic:
             return self._pass(pieces)
         (piece,) = pieces
@@ -163,12 +180,8 @@ class TorchRunner:
         ends = [piece.start + len(piece.ids) for piece in pieces]
         seq, longest = max(len(piece.ids) for piece in pieces), max(ends)
         fresh = all(piece.start == 0 for piece in pieces)
-        pages = torch.zeros(len(pieces), -(-longest // size), dtype=torch.int64)
-        ids = torch.zeros(len(pieces), seq, dtype=torch.int64)
-        for row, (piece, end) in enumerate(zip(pieces, ends, strict=True)):
-            count = -(-end // size)
-            pages[row, :count] = torch.tensor(piece.pages[:count])
-            ids[row, : len(piece.ids)] = torch.tensor(piece.ids)
+        ids = torch.tensor([_padded(piece.ids, seq) for piece in pieces])
+        pages = torch.tensor([_padded(piece.pages, -(-longest // size)) for piece in pieces])
         slots = (pages[:, :, None] * size + torch.arange(size)).flatten(1)[:, :longest]  # (batch, longest)
         starts = torch.tensor([piece.start for piece in pieces])
         positions = starts[:, None] + torch.arange(seq)
@@ -185,3 +198,8 @@ class TorchRunner:
             states[count - piece.wanted : count]
             for states, count, piece in zip(hidden, counts, pieces, strict=True)
         ]
+
+
+def _padded(numbers: Sequence[int], length: int) -> list[int]:
+    """The first `length` numbers, and zeros in place of those that are missing."""
+    return [*numbers[:length], *[0] * (length - len(numbers))]

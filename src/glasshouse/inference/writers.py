@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -22,38 +23,37 @@ class Writers:
         self._keys = torch.empty(0, dtype=torch.int64)
 
     def choose(
-        self, choices: Sequence[Choice], drafts: Sequence[Sequence[int]], logits: Sequence[Tensor]
+        self, choices: Sequence[Choice], drafts: Sequence[Sequence[int]], logits: Tensor
     ) -> list[list[int]]:
-        """New tokens of each choice, at least one; logits[i] (1 + drafts, vocab) stand after its last token
-        and after each of its drafts. A draft that is not what would be chosen ends the series, replaced.
-
-        A grammar's state goes on with the tokens.
+        """New tokens of each choice, at least one. Of the logits (rows, vocab) each choice has 1 + drafts
+        rows, after its last token and after each of its drafts. A draft that is not what would be chosen
+        ends the series, replaced. A grammar's state goes on with the tokens.
         """
         tokens: list[list[int]] = [[] for _ in choices]
         free = [not _bound(choice) for choice in choices]
+        first = list(accumulate((1 + len(guess) for guess in drafts), initial=0))
         rows = [
             (index, place)
-            for index, states in enumerate(logits)
-            for place in range(len(states) if free[index] else 1)
+            for index, guess in enumerate(drafts)
+            for place in range(1 + len(guess) if free[index] else 1)
         ]
         while rows:
-            chosen = self._choose(choices, drafts, [logits[i][p] for i, p in rows], rows)
+            states = logits
+            if len(rows) < len(logits):
+                states = logits[[first[index] + place for index, place in rows]]
             more = []
-            for (index, place), token in zip(rows, chosen, strict=True):
-                if len(tokens[index]) != place:
+            for (index, place), token in zip(rows, self._choose(choices, drafts, states, rows), strict=True):
+                mine, guess, choice = tokens[index], drafts[index], choices[index]
+                if len(mine) != place or (place and mine[-1] != guess[place - 1]):
                     continue  # after a wrong draft
-                if place and tokens[index][place - 1] != drafts[index][place - 1]:
-                    continue
-                choice = choices[index]
-                tokens[index].append(token)
+                mine.append(token)
                 if free[index]:
                     continue
-                if choice.constraint is not None and token not in choice.stop_ids:
+                ended = token in choice.stop_ids
+                if choice.constraint is not None and not ended:
                     choice.constraint.accept(token)
-                ended = token in choice.stop_ids or (
-                    choice.constraint is not None and choice.constraint.ended
-                )
-                if not ended and place < len(drafts[index]) and drafts[index][place] == token:
+                    ended = choice.constraint.ended
+                if not ended and place < len(guess) and guess[place] == token:
                     more.append((index, place + 1))
             rows = more
         return tokens
@@ -62,30 +62,28 @@ class Writers:
         self,
         choices: Sequence[Choice],
         drafts: Sequence[Sequence[int]],
-        logits: Sequence[Tensor],
+        logits: Tensor,
         rows: Sequence[tuple[int, int]],
     ) -> list[int]:
-        """One token for each (choice, number of drafts before it)."""
-        writers = [choices[index] for index, _ in rows]
+        """One token for each (choice, number of drafts before it), whose logits are a row each."""
         self._prepare([(choices[index], place) for index, place in rows])
         states = None
-        if any(map(_bound, writers)):
+        if any(_bound(choices[index]) for index, _ in rows):
             states = [
                 Row(
-                    [*choice.ids[choice.prompt :], *drafts[index][:place]],
-                    choice.constraint,
-                    choice.remaining - place,
+                    [*choices[index].ids[choices[index].prompt :], *drafts[index][:place]],
+                    choices[index].constraint,
+                    choices[index].remaining - place,
                 )
-                for choice, (index, place) in zip(writers, rows, strict=True)
+                for index, place in rows
             ]
-        positions = [len(choice.ids) + place for choice, (_, place) in zip(writers, rows, strict=True)]
-        chosen = choose_rows(
-            torch.stack(list(logits)), self._settings, self._keys, torch.tensor(positions), states
-        )
-        return chosen.tolist()
+        positions = torch.tensor([len(choices[index].ids) + place for index, place in rows])
+        return choose_rows(logits, self._settings, self._keys, positions, states).tolist()
 
     def _prepare(self, rows: list[tuple[Choice, int]]) -> None:
-        if len(rows) == len(self._rows) and all(a[0] is b[0] for a, b in zip(rows, self._rows, strict=True)):
+        if len(rows) == len(self._rows) and all(
+            a is b for (a, _), (b, _) in zip(rows, self._rows, strict=True)
+        ):
             return
         self._rows = rows
         samplings = [choice.job.request.sampling for choice, _ in rows]

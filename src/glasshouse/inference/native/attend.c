@@ -10,7 +10,11 @@
 #include "product.h"
 
 #define QUERIES 32 /* of one piece of work: rows by heads that share keys */
-#define TILE 8     /* of these in registers at once */
+#ifdef __AVX512F__
+#define TILE 8 /* of these in registers at once */
+#else
+#define TILE 3
+#endif
 #define WORDS (PAGE / UNIT)
 
 /* Asks for n bytes before they are needed: pages lie far apart, so the processor does not foresee them. */
@@ -121,17 +125,18 @@ INLINE void mix_tile(const int n, const int wide, const word *values, int64_t wi
         storef(out + i * width + v * LANES, sums[i][v]);
 }
 
-#define BY_COUNT(n, CALL)                                                                      \
-    switch (n) {                                                                               \
-    case 1: CALL(1); break;                                                                    \
-    case 2: CALL(2); break;                                                                    \
-    case 3: CALL(3); break;                                                                    \
-    case 4: CALL(4); break;                                                                    \
-    case 5: CALL(5); break;                                                                    \
-    case 6: CALL(6); break;                                                                    \
-    case 7: CALL(7); break;                                                                    \
-    default: CALL(8);                                                                          \
+#if TILE == 8
+#define BY_COUNT(n, CALL)                                                                                \
+    switch (n) {                                                                                         \
+    case 1: CALL(1); break; case 2: CALL(2); break; case 3: CALL(3); break; case 4: CALL(4); break;      \
+    case 5: CALL(5); break; case 6: CALL(6); break; case 7: CALL(7); break; default: CALL(8);            \
     }
+#else
+#define BY_COUNT(n, CALL)                                                                                \
+    switch (n) {                                                                                         \
+    case 1: CALL(1); break; case 2: CALL(2); break; default: CALL(3);                                    \
+    }
+#endif
 
 static void score(int n, const word *keys, const word *const *q, int64_t words, float *scores) {
 #define CALL(n) score_tile(n, keys, q, words, scores)
@@ -226,7 +231,7 @@ void attend(const Model *m, const Layer *layer, const Step *s, int64_t index, co
     const int64_t group = m->heads / m->kv_heads;
     /* Heads of a group read their keys together; with too little work for all threads each goes alone. */
     int64_t heads = s->rows * m->kv_heads < 4 * team->size ? 1 : group;
-    while (heads > TILE || group % heads) heads--;
+    while (heads > QUERIES || group % heads) heads--;
     const int64_t per_row = m->heads / heads, tall = QUERIES / heads;
     int64_t piece = 0, passed = 0; /* pieces before this one have so many parts */
     for (int64_t part; piece < s->n_pieces && (part = take(team), 1);) {

@@ -22,6 +22,7 @@ typedef struct {
     const float *bias;   /* or NULL */
     const uint8_t *levels; /* BITS4: what the 16 codes stand for, + 128 */
     int64_t outputs, inputs, kind;
+    float unit; /* what a level of 1 stands for, in scales */
 } Matrix;
 
 typedef struct {

@@ -7,8 +7,15 @@
  */
 #include "product.h"
 
-#define ROWS 6        /* of a tile: with two panels 24 sums, of 32 registers */
-#define AHEAD 4096    /* bytes by which weights are fetched early */
+/* Rows and panels of a tile: 24 sums, of 32 registers; with AVX2 12 halves of them, of 16. */
+#ifdef __AVX512F__
+#define ROWS 6
+#define STREAMS 2
+#else
+#define ROWS 3
+#define STREAMS 1
+#endif
+#define AHEAD 4096 /* bytes by which weights are fetched early */
 
 int64_t operand_bytes(int64_t rows, int64_t width) {
     int64_t w = round_up(width, GROUP);
@@ -112,6 +119,9 @@ INLINE ivec dot(ivec sum, uvec codes, uvec x) {
         __m256i half[2];
     } both;
     both c = {codes}, v = {x}, s = {.i = sum};
+#ifdef __AVXVNNI__
+    for (int h = 0; h < 2; h++) s.half[h] = _mm256_dpbusd_avx_epi32(s.half[h], c.half[h], v.half[h]);
+#else
     for (int h = 0; h < 2; h++) { /* bytes 0 and 2 of each word, then 1 and 3, as pairs of 16 bits */
         __m256i even = _mm256_and_si256(c.half[h], _mm256_set1_epi32(0x00ff00ff));
         __m256i odd = _mm256_srli_epi16(c.half[h], 8);
@@ -120,6 +130,7 @@ INLINE ivec dot(ivec sum, uvec codes, uvec x) {
         s.half[h] = _mm256_add_epi32(s.half[h], _mm256_madd_epi16(even, x_even));
         s.half[h] = _mm256_add_epi32(s.half[h], _mm256_madd_epi16(odd, x_odd));
     }
+#endif
     return s.i;
 #else
     for (int byte = 0; byte < 4; byte++)
@@ -190,7 +201,7 @@ INLINE void tile_codes(const int rows, const int panels, const int bits, const M
                 vec s = (vec)(__builtin_convertvector(scales[i], uvec) << 16);
                 UNROLL for (int r = 0; r < rows; r++) {
                     vec exact = __builtin_convertvector(part[r][2 * p + i], vec);
-                    uvec both = (uvec)(s * x->scales[(row + r) * groups + g]);
+                    uvec both = (uvec)(s * (x->scales[(row + r) * groups + g] * m->unit));
 #ifdef __AVX512F__
                     sum[r][2 * p + i] = (vec)_mm512_fmadd_ps((__m512)exact, (__m512)both, (__m512)sum[r][2 * p + i]);
 #else
@@ -207,30 +218,36 @@ INLINE void tile_codes(const int rows, const int panels, const int bits, const M
 
 /* ---- tiles of every height ------------------------------------------------------------------- */
 
-#define HEIGHTS(name, panels)                                                                                \
-    static void name(int rows, const Matrix *m, const Operand *x, int64_t row, Target y,                     \
-                     const int64_t *panel, int64_t ahead) {                                                  \
-        switch (rows) {                                                                                      \
-        case 1: TILE(1, panels); break;                                                                      \
-        case 2: TILE(2, panels); break;                                                                      \
-        case 3: TILE(3, panels); break;                                                                      \
-        case 4: TILE(4, panels); break;                                                                      \
-        case 5: TILE(5, panels); break;                                                                      \
-        default: TILE(6, panels);                                                                            \
-        }                                                                                                    \
+#define TILES(name, ...)                                                                                   \
+    static void name(int rows, const Matrix *m, const Operand *x, int64_t row, Target y, const int64_t *panel, \
+                     int64_t ahead) {                                                                        \
+        switch (rows) { __VA_ARGS__ }                                                                        \
     }
-#define TILE(rows, panels) tile_words(rows, panels, m, x, row, y, panel, ahead)
-HEIGHTS(words_1, 1)
-HEIGHTS(words_2, 2)
-#undef TILE
-#define TILE(rows, panels) tile_codes(rows, panels, 8, m, x, row, y, panel, ahead)
-HEIGHTS(int8_1, 1)
-HEIGHTS(int8_2, 2)
-#undef TILE
-#define TILE(rows, panels) tile_codes(rows, panels, 4, m, x, row, y, panel, ahead)
-HEIGHTS(bits4_1, 1)
-HEIGHTS(bits4_2, 2)
-#undef TILE
+#define LOW(TILE) case 1: TILE(1); break; case 2: TILE(2); break;
+#if ROWS == 6
+#define HIGH(TILE) case 3: TILE(3); break; case 4: TILE(4); break; case 5: TILE(5); break; case 6: TILE(6); break;
+#else
+#define HIGH(TILE) case 3: TILE(3); break;
+#endif
+
+#define WORDS_1(rows) tile_words(rows, 1, m, x, row, y, panel, ahead)
+#define WORDS_2(rows) tile_words(rows, 2, m, x, row, y, panel, ahead)
+#define INT8_1(rows) tile_codes(rows, 1, 8, m, x, row, y, panel, ahead)
+#define INT8_2(rows) tile_codes(rows, 2, 8, m, x, row, y, panel, ahead)
+#define BITS4_1(rows) tile_codes(rows, 1, 4, m, x, row, y, panel, ahead)
+#define BITS4_2(rows) tile_codes(rows, 2, 4, m, x, row, y, panel, ahead)
+TILES(words_1, LOW(WORDS_1) HIGH(WORDS_1))
+TILES(int8_1, LOW(INT8_1) HIGH(INT8_1))
+TILES(bits4_1, LOW(BITS4_1) HIGH(BITS4_1))
+#if STREAMS == 2
+TILES(words_2, LOW(WORDS_2) HIGH(WORDS_2))
+TILES(int8_2, LOW(INT8_2)) /* sums of integers need registers of their own */
+TILES(bits4_2, LOW(BITS4_2))
+#else
+#define words_2 words_1
+#define int8_2 int8_1
+#define bits4_2 bits4_1
+#endif
 
 typedef void (*Tile)(int, const Matrix *, const Operand *, int64_t, Target, const int64_t *, int64_t);
 
@@ -239,10 +256,10 @@ void multiply(const Matrix *m, const Operand *x, int64_t first, int64_t rows, Ta
     static const Tile tiles[3][2] = {{words_1, words_2}, {int8_1, int8_2}, {bits4_1, bits4_2}};
     const int64_t heights = (rows + ROWS - 1) / ROWS; /* rows are spread evenly over tiles */
     const int64_t half = (to - from) / 2;             /* two streams, of the first and the second half */
-    int few = m->kind != REAL && rows > 2;            /* sums of integers need registers of their own */
-    for (int64_t i = 0; i < (few ? to - from : to - from - half); i++) {
+    int single = STREAMS == 1 || (m->kind != REAL && rows > 2);
+    for (int64_t i = 0; i < (single ? to - from : to - from - half); i++) {
         int64_t panel[2] = {from + i, from + i};
-        int two = !few && i < half;
+        int two = !single && i < half;
         if (two) panel[1] = to - half + i;
         for (int64_t t = 0; t < heights; t++) {
             int64_t row = rows * t / heights, end = rows * (t + 1) / heights;
