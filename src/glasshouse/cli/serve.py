@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from glasshouse.inference import LanguageModel
     from glasshouse.server.service import Service
 
 
@@ -27,6 +28,14 @@ def serve(
     name: Annotated[
         str | None,
         typer.Option(help="What clients call the model.", show_default="the name of its run or folder"),
+    ] = None,
+    adapters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adapter",
+            metavar="NAME=FOLDER",
+            help="An adapter in PEFT's format, served as MODEL:NAME; may be repeated.",
+        ),
     ] = None,
     keys: Annotated[
         Path | None,
@@ -75,13 +84,29 @@ def serve(
     from glasshouse.server.service import Service
 
     bound = listen(settings.host, settings.port)
-    engine = Engine(LanguageModel.load(folder, device), EngineSettings.parse(limits, source="engine"))
+    loaded = LanguageModel.load(folder, device)
+    _hang_on(loaded, adapters or [])
+    engine = Engine(loaded, EngineSettings.parse(limits, source="engine"))
     service = Service(engine, name or _name(folder), settings)
     address = f"http://{_in_url(settings.host)}:{bound.getsockname()[1]}"
     log = RequestLog(settings.log_content)
     log.take_over()
     app = build(service, known, log)
     run(Process(app, service, lambda: _greet(service, folder, address, bool(known))), bound)
+
+
+def _hang_on(model: LanguageModel, adapters: list[str]) -> None:
+    """Load adapters beside the model; none is on unless a request names it."""
+    from glasshouse.core.errors import UsageError
+    from glasshouse.model.lora import use_adapters
+    from glasshouse.model.peft_folder import load_adapter
+
+    for text in adapters:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise UsageError(f"cannot read the adapter '{text}'", fix="write it as --adapter NAME=FOLDER")
+        load_adapter(model.model, folder, name=name)
+    use_adapters(model.model)
 
 
 def _name(folder: Path) -> str:

@@ -19,7 +19,7 @@ from glasshouse.server.errors import ApiError, deadline_exceeded, draining
 class Mailbox:
     """Carries events from the engine's thread into the event loop, all that are there with one call.
 
-    A call of its own for every event would cost the engine a system call each, and with it the interpreter's lock.
+    A call of its own for every event would cost the engine a system call, and the interpreter's lock with it.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
