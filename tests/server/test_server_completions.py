@@ -105,6 +105,12 @@ def test_a_text_without_echo_begins_a_document(server, model: LanguageModel):
     assert bare.json["usage"]["prompt_tokens"] == len(model.tokenizer.encode("Ada Moor"))
 
 
+def test_no_text_is_the_beginning_of_a_document(server, model: LanguageModel):
+    for echo in (False, True):
+        answer = server.post(PATH, prompt="", max_tokens=1, echo=echo, seed=10**40)
+        assert answer.json["usage"]["prompt_tokens"] == 1
+
+
 def test_streamed_pieces_are_the_whole_text(server):
     body = {"prompt": ["Ada Moor", "To be"], "max_tokens": 12, "temperature": 0, "logprobs": 1, "echo": True}
     whole = server.post(PATH, **body).json

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, field_validator
 
 from glasshouse.server.body import Body, Part
-from glasshouse.server.openai_requests import Seed
 
 JsonObject = dict[str, Any]
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
@@ -173,7 +172,7 @@ class MessagesRequest(CountTokensRequest):
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    seed: Seed | None = Field(None, description="not Anthropic's: makes a sampled reply repeatable")
+    seed: int | None = Field(None, description="not Anthropic's: makes a sampled reply repeatable")
 
 
 class TextBlock(BaseModel):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
@@ -21,9 +23,16 @@ from glasshouse.server.prompts import encode_prompts
 from glasshouse.server.service import Service
 from glasshouse.server.sse import unless_gone
 
+WAITERS = 64
+"""Threads that wait for vectors: their own, so that nothing else waits behind them."""
+
 
 def router(service: Service) -> APIRouter:
     routes = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
+    waiters = ThreadPoolExecutor(WAITERS, thread_name_prefix="embed")
+
+    async def embed(prompts: Sequence[Sequence[int]]) -> Tensor:
+        return await asyncio.get_running_loop().run_in_executor(waiters, service.engine.embed, prompts)
 
     @routes.post("/v1/embeddings", response_model=Embeddings, responses=ERRORS)
     async def create_embeddings(body: EmbeddingRequest, http: HttpRequest) -> Response:
@@ -39,7 +48,7 @@ def router(service: Service) -> APIRouter:
         prompts = await encode_prompts(service, body.input, begins=True)
         call.prompt_tokens = sum(map(len, prompts))
         with call.with_engine():
-            made = await unless_gone(http.receive, asyncio.to_thread(service.engine.embed, prompts))
+            made = await unless_gone(http.receive, embed(prompts))
         vectors = functional.normalize(made[:, : body.dimensions], dim=-1)
         data = [
             {"object": "embedding", "index": index, "embedding": _told(vector, body.encoding_format)}

@@ -8,7 +8,6 @@ from pydantic import Field, StringConstraints, field_validator
 
 from glasshouse.server.body import Body, Part
 
-Seed = Annotated[int, Field(ge=-(2**63), le=2**63)]  # bounds that are exact as floats, too
 Tokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1, json_schema_extra={"format": "token-id"})]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -39,7 +38,7 @@ class GenerationFields(Body):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
-    seed: Seed | None = None
+    seed: int | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None

@@ -64,15 +64,13 @@ async def encode_prompts(
 async def encode_text(service: Service, text: str, begins: bool) -> tuple[int, ...]:
     """Ids of a text in which names of special tokens are those tokens; `begins`: it begins a document.
 
-    Raises ApiError 400 for a text without tokens, and where the context does not hold it.
+    Raises ApiError 400 where the context does not hold it.
     """
     _check_size(service, "openai", len(text))
     tokenizer = service.tokenizer
     ids = await off_loop(tokenizer.encode_with_special, text, size=len(text))
-    if begins and ids[:1] != [tokenizer.bos_id]:
+    if not ids or (begins and ids[0] != tokenizer.bos_id):  # nothing at all is the beginning of a document
         ids = [tokenizer.bos_id, *ids]
-    if not ids:
-        raise bad_request("the prompt is empty: give at least one token", "prompt")
     return checked(service, "openai", ids)
 
 
