@@ -49,7 +49,9 @@ def served(tmp_path_factory) -> Iterator[tuple[int, psutil.Process]]:
             assert process.stdout is not None
             port = int(process.stdout.readline().split()[0].rsplit(":", 1)[1])
             yield port, psutil.Process(process.pid)
-            failures = [line for line in Path(folder / "log").read_text().splitlines() if '"failure"' in line]
+            failures = [
+                line for line in Path(folder / "log").read_text().splitlines() if '"traceback"' in line
+            ]
             assert not failures, failures[:3]
         finally:
             process.terminate()

@@ -103,6 +103,19 @@ def test_what_was_said_is_logged_where_asked_for(model):
         assert server.logged(answer.headers["x-request-id"])["messages"] == HELLO
 
 
+def test_a_failure_of_our_own_is_a_500_that_tells_no_more_than_its_id(model, caplog):
+    with serving(model) as server:
+        server.service.engine.close()
+        told = server.post(CHAT, messages=HELLO)
+        assert told.status == 500
+        assert told.error["type"] == "server_error"
+        assert told.headers["x-request-id"] in told.error["message"]
+        assert "engine" not in told.error["message"]
+        assert server.post("/v1/messages", messages=HELLO, max_tokens=1).error["type"] == "api_error"
+    (record, _) = caplog.records
+    assert "the engine is closed" in str(record.exc_info[1])
+
+
 def test_a_client_that_left_is_a_499_in_the_log(server):
     from http.client import HTTPConnection
 

@@ -29,7 +29,6 @@ from glasshouse.server.anthropic_types import (
 )
 from glasshouse.server.body import StrictRoute
 from glasshouse.server.call import Call
-from glasshouse.server.errors import ApiError, known
 from glasshouse.server.openai_sampling import COLDEST
 from glasshouse.server.reply import ReplyStream
 from glasshouse.server.running import Running
@@ -49,7 +48,7 @@ def router(service: Service) -> APIRouter:
         message = await _Message.begin(service, body, Call.of(http.scope))
         running = await service.start(message.request, message.call)
         if body.stream:
-            return EventStream(message.stream(running), PING, service.settings.ping)
+            return EventStream(message.stream(running), PING, service.settings.ping, running.abandon)
         return JSONResponse(await unless_gone(http.receive, message.whole(running)))
 
     @routes.post("/v1/messages/count_tokens", response_model=TokenCount, responses=ERRORS)
@@ -140,9 +139,7 @@ class _Message:
                 async for piece in running.written(partial(self._events, reply, blocks)):
                     yield piece
         except Exception as error:
-            problem = known(error) or ApiError(500, "the server failed on this request")
-            self.call.error = repr(error)
-            yield event(problem.body("anthropic", self.call.id), "error")
+            yield event(self.call.failed(error).body("anthropic", self.call.id), "error")
             return
         for told in blocks.finish():
             yield event(told, told["type"])

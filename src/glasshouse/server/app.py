@@ -33,7 +33,7 @@ from glasshouse.server import (
 from glasshouse.server.access import OPEN, Access
 from glasshouse.server.body_limit import BodyLimit
 from glasshouse.server.call import Call
-from glasshouse.server.errors import ApiError, invalid, known
+from glasshouse.server.errors import ApiError, invalid
 from glasshouse.server.keys import Keys
 from glasshouse.server.logs import RequestLog
 from glasshouse.server.metrics import Metrics
@@ -100,9 +100,8 @@ async def _refuse_body(request: Request, error: Exception) -> Response:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     # What reads a body may fail with an ApiError of its own, which FastAPI wraps.
-    problem = error.__cause__ if isinstance(error.__cause__, ApiError) else known(error)
-    assert problem is not None
-    return respond(Call.of(request.scope), problem)
+    own = error.__cause__ if isinstance(error.__cause__, ApiError) else error
+    return respond(Call.of(request.scope), own)
 
 
 def _finished(document: dict[str, Any], service: Service, keyed: bool) -> dict[str, Any]:

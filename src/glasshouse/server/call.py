@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,9 @@ from typing import Any
 from pydantic import BaseModel
 from starlette.datastructures import Headers
 
-from glasshouse.server.errors import Dialect
+from glasshouse.server.errors import ApiError, Dialect, known
+
+log = logging.getLogger(__name__)
 
 
 def dialect_of(path: str, headers: Mapping[str, str]) -> Dialect:
@@ -67,6 +70,15 @@ class Call:
             yield
         finally:
             self.engine_seconds += time.perf_counter() - began
+
+    def failed(self, error: Exception) -> ApiError:
+        """What the client is told. A failure of our own is logged, and told by no more than the call's id."""
+        problem = known(error)
+        if problem is None:
+            log.error("request %s failed", self.id, exc_info=error)
+            problem = ApiError(500, f"the server failed on this request; its id is {self.id}")
+        self.error = problem.code or problem.message[:200]
+        return problem
 
     @property
     def seconds(self) -> float:

@@ -55,11 +55,6 @@ class RequestLog:
             line["replies"] = call.replies
         self._write("error" if status == 500 else "info", line)
 
-    def failure(self, call: Call, error: Exception) -> None:
-        """A failure of our own, with its traceback; the client is told the request's id alone."""
-        trace = "".join(traceback.format_exception(error))
-        self._write("error", {"event": "failure", "request_id": call.id, "traceback": trace})
-
     def notice(self, event: str, level: str = "info", **more: Any) -> None:
         """News about the server itself."""
         self._write(level, {"event": event, **more})

@@ -12,7 +12,9 @@ from prometheus_client.registry import Collector
 from starlette.responses import PlainTextResponse, Response
 
 from glasshouse.inference.engine import Engine
+from glasshouse.server.body import StrictRoute
 from glasshouse.server.call import Call
+from glasshouse.server.openai_responses import ERRORS
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -98,9 +100,10 @@ class _EngineFigures(Collector):
 
 
 def router(metrics: Metrics) -> APIRouter:
-    routes = APIRouter(tags=["Operation"])
+    routes = APIRouter(route_class=StrictRoute, tags=["Operation"])
+    refused = {status: ERRORS[status] for status in (401, 403)}
 
-    @routes.get("/metrics", response_class=PlainTextResponse)
+    @routes.get("/metrics", response_class=PlainTextResponse, responses=refused)
     async def read_metrics() -> Response:
         """Figures in Prometheus' text format."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

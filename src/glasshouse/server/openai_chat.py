@@ -19,7 +19,7 @@ from glasshouse.server import genai
 from glasshouse.server import openai_sampling as options
 from glasshouse.server.body import StrictRoute
 from glasshouse.server.call import Call
-from glasshouse.server.errors import ApiError, bad_request, known
+from glasshouse.server.errors import bad_request
 from glasshouse.server.openai_requests import ChatRequest
 from glasshouse.server.openai_responses import STREAMED, ChatCompletion
 from glasshouse.server.prompts import encode_chat, template_messages
@@ -40,7 +40,7 @@ def router(service: Service) -> APIRouter:
         chat = await _Chat.begin(service, body, Call.of(http.scope))
         running = await service.start(chat.request, chat.call)
         if body.stream:
-            return EventStream(chat.stream(running), COMMENT, service.settings.ping)
+            return EventStream(chat.stream(running), COMMENT, service.settings.ping, running.abandon)
         return JSONResponse(await unless_gone(http.receive, chat.whole(running)))
 
     return routes
@@ -137,9 +137,7 @@ class _Chat:
                 async for piece in running.written(partial(self._chunks, replies)):
                     yield piece
         except Exception as error:
-            problem = known(error) or ApiError(500, "the server failed on this request")
-            self.call.error = repr(error)
-            yield event(problem.body("openai", self.call.id))
+            yield event(self.call.failed(error).body("openai", self.call.id))
             return
         if self.body.stream_options and self.body.stream_options.include_usage:
             yield event(self._head() | {"choices": [], "usage": self._usage(replies)})

@@ -24,7 +24,6 @@ from glasshouse.server import genai
 from glasshouse.server import openai_sampling as options
 from glasshouse.server.body import StrictRoute
 from glasshouse.server.call import Call
-from glasshouse.server.errors import ApiError, known
 from glasshouse.server.openai_requests import CompletionRequest
 from glasshouse.server.openai_responses import STREAMED, Completion
 from glasshouse.server.prompts import encode_prompts
@@ -47,7 +46,7 @@ def router(service: Service) -> APIRouter:
         if not body.stream:
             return JSONResponse(await unless_gone(http.receive, made.whole()))
         first = await made.start(0)
-        return EventStream(made.stream(first), COMMENT, service.settings.ping)
+        return EventStream(made.stream(first), COMMENT, service.settings.ping, first.abandon)
 
     return routes
 
@@ -152,9 +151,7 @@ class _Completions:
                     async for piece in current.written(partial(self._chunks, place, choices)):
                         yield piece
         except Exception as error:
-            problem = known(error) or ApiError(500, "the server failed on this request")
-            self.call.error = repr(error)
-            yield event(problem.body("openai", self.call.id))
+            yield event(self.call.failed(error).body("openai", self.call.id))
             return
         if self.body.stream_options and self.body.stream_options.include_usage:
             yield event(self._head() | {"choices": [], "usage": self._usage(told)})

@@ -6,7 +6,6 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glasshouse.server.call import Call
-from glasshouse.server.errors import ApiError, known
 from glasshouse.server.logs import RequestLog
 from glasshouse.server.metrics import Metrics
 from glasshouse.server.sse import ClientLeftError
@@ -45,23 +44,16 @@ class Recording:
             except Exception as error:
                 if status != LEFT:  # the answer had begun: all that is left is to break it off
                     raise
-                await self._refuse(call, error, scope, receive, sending)
+                await respond(call, error)(scope, receive, sending)
         finally:
             self._metrics.end(call, status)
             self._telemetry.record(call, status)
             self._log.write(call, status)
 
-    async def _refuse(self, call: Call, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = known(error)
-        if problem is None:
-            problem = ApiError(500, f"the server failed on this request; its id is {call.id}")
-            self._log.failure(call, error)
-        await respond(call, problem)(scope, receive, send)
 
-
-def respond(call: Call, problem: ApiError) -> JSONResponse:
+def respond(call: Call, error: Exception) -> JSONResponse:
     """The answer to a request that failed, in the dialect of its client."""
-    call.error = problem.code or problem.message[:200]
+    problem = call.failed(error)
     body = problem.body(call.dialect, call.id)
     return JSONResponse(body, status_code=problem.status, headers=problem.headers)
 

@@ -55,7 +55,7 @@ class Running:
     def submit(self, engine: Engine) -> None:
         """Raises what `Engine.submit` raises. May be called in another thread than the loop's."""
         self._ticket = engine.submit(self._request, partial(self._mailbox.post, self._inbox))
-        if self._abandoned:  # the client left while a grammar was compiled
+        if self._abandoned:  # while a grammar was compiled
             self._ticket.cancel()
 
     def __enter__(self) -> Self:

@@ -92,6 +92,10 @@ class Service:
         running = Running(request, call, self._mailbox)
         if request.grammar is None:
             running.submit(self.engine)
-        else:  # which is compiled first; the others' streams go on meanwhile
+            return running
+        try:  # the grammar is compiled first; the others' streams go on meanwhile
             await asyncio.to_thread(running.submit, self.engine)
+        except asyncio.CancelledError:
+            running.abandon()
+            raise
         return running

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.responses import Response
@@ -56,15 +56,20 @@ async def cancel(*tasks: asyncio.Future[Any]) -> None:
 
 
 class EventStream(Response):
-    """Sends what a generator yields. A reader that leaves closes the generator at once."""
+    """Sends what a generator yields. A reader that leaves closes the generator at once.
+
+    `end` is called in any case, also where the generator never began.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], ping: bytes, every: float) -> None:
+    def __init__(
+        self, pieces: AsyncGenerator[bytes, None], ping: bytes, every: float, end: Callable[[], None]
+    ) -> None:
         """`ping` is sent whenever `every` seconds passed in silence, so that no proxy gives up."""
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
-        self._pieces, self._ping, self._every = pieces, ping, every
+        self._pieces, self._ping, self._every, self._end = pieces, ping, every, end
         self._last = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,6 +78,7 @@ class EventStream(Response):
             with contextlib.suppress(OSError, ClientLeftError):  # OSError: writing to a closed connection
                 await unless_gone(receive, self._write(send))
         finally:
+            self._end()
             await self._pieces.aclose()
 
     async def _write(self, send: Send) -> None:
