@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from glasshouse.core.errors import UsageError
-from glasshouse.inference import choice, sampling
+from glasshouse.inference import sampling
 from glasshouse.inference.choice import Row, RowSettings, choose_rows
 from glasshouse.inference.penalties import Penalties
 from glasshouse.inference.sampling import Sampling, choose, gumbel, gumbel_of, truncate
@@ -104,7 +104,6 @@ def test_few_candidates_choose_the_same(candidates: int, monkeypatch: pytest.Mon
     prepared = RowSettings(samplings, [()] * len(samplings), VOCAB)
     expected = [choose_rows(logits, prepared, keys, keys + place) for place in range(50)]
     monkeypatch.setattr(sampling, "CANDIDATES", candidates)
-    monkeypatch.setattr(choice, "CANDIDATES", candidates)
     for place in range(50):
         assert torch.equal(choose_rows(logits, prepared, keys, keys + place), expected[place])
 

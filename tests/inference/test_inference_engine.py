@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
@@ -377,4 +378,29 @@ def test_after_any_storm_no_page_is_held(model: LanguageModel, runner: str, seed
         assert engine.stats().pages_in_use <= total
     engine.close(60)
     assert sum(ends.values()) == wanted
+    assert engine.stats().pages_in_use == 0
+
+
+def test_events_for_asyncio(engine: Engine) -> None:
+    """The same events, awaited; who leaves early cancels the request."""
+    request = Request(prompt=PROMPT, max_new_tokens=20)
+
+    async def read(limit: int) -> list[Event]:
+        events: list[Event] = []
+        stream = engine.stream(request)
+        async for event in stream:
+            events.append(event)
+            if len(events) == limit:
+                break
+        await stream.aclose()
+        return events
+
+    async def both() -> tuple[list[Event], list[Event]]:
+        return await asyncio.gather(read(1), read(1000))
+
+    early, whole = asyncio.run(both())
+    assert len(early) == 1
+    text = "".join(event.text for event in whole if isinstance(event, Delta))
+    assert text == engine.complete(request)[0].text
+    engine.close(60)
     assert engine.stats().pages_in_use == 0

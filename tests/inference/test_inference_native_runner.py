@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -237,6 +238,19 @@ def test_steps_longer_than_a_call_are_cut() -> None:
     assert torch.equal(cut[:2], read(runner, pieces[0].ids)[-2:])
 
 
+@pytest.mark.parametrize("name", ["qwen3", "mixtral"])
+def test_rows_that_nobody_asks_for_change_nothing(name: str) -> None:
+    """The last layer leaves them out; a piece may want none at all."""
+    runner, ids, other = make_runner(make_model(name)), tokens(50), tokens(9, 1)
+    whole = read(runner, ids)
+    pages = [40, 41]
+    assert runner.hidden([Piece(ids[:30], 0, pages, 0)]).shape == (0, 64)
+    mixed = [Piece(other, 0, [50], 0), Piece(ids[30:45], 30, pages, 3), Piece(other, 0, [51], 9)]
+    hidden = runner.hidden(mixed)
+    assert torch.equal(hidden, torch.cat([whole[42:45], read(runner, other)]))
+    assert torch.equal(runner.hidden([Piece(ids[45:], 45, pages)]), whole[-1:])
+
+
 @pytest.mark.parametrize("scheme", [None, "int8"])
 @pytest.mark.parametrize("name", ["qwen3", "gpt2"])
 def test_pieces_of_one_step_use_different_adapters(name: str, scheme: str | None) -> None:
@@ -259,6 +273,10 @@ def test_pieces_of_one_step_use_different_adapters(name: str, scheme: str | None
         for i, (ids, adapter) in enumerate(zip(texts, names, strict=True))
     ]
     together = runner.hidden(pieces).split([len(ids) for ids in texts])
+    lasts = runner.hidden(
+        [dataclasses.replace(piece, wanted=index % 2) for index, piece in enumerate(pieces)]
+    )
+    assert torch.equal(lasts, torch.stack([together[1][-1], together[3][-1]]))
     for piece, hidden in zip(pieces, together, strict=True):
         assert torch.equal(runner.hidden([piece]), hidden)
         use_adapters(model, *([piece.adapter] if piece.adapter else []))

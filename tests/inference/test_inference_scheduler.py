@@ -182,6 +182,21 @@ def test_a_long_prompt_is_read_in_chunks_beside_those_who_write() -> None:
     assert counts == {writer: 1, long: 9, short: 6}
 
 
+def test_an_endless_row_of_short_prompts_starves_nobody() -> None:
+    """The oldest prompt gets half of each step, whoever comes after it."""
+    scheduler = make(step_tokens=16)
+    long = row(100, 0)
+    scheduler.add(long)
+    steps = 0
+    while not long.opened:
+        scheduler.add(row(8, 1 + steps, first=1000 * (1 + steps)))
+        for part in read_all(scheduler):
+            if part.row is not long and part.row.left == 0:
+                scheduler.remove(part.row)
+        steps += 1
+    assert steps <= 14
+
+
 def test_the_youngest_gives_way() -> None:
     """When a page is missing, the youngest text gives all of its own back and is let in again first."""
     scheduler = make(pages=5, max_rows=3)

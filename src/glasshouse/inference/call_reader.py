@@ -47,6 +47,9 @@ class CallReader:
         self._todo += text
         while not (self.ended or self.bad) and self._step():
             pass
+        if self.bad and self.told:  # a grammar was promised and not kept: what was told cannot be taken back
+            self.calls[-1].ended = self.ended = True
+            self.bad, self.rest = False, self._todo
 
     def cut(self) -> None:
         """The reply ended here. Only the closing tag may be missing."""

@@ -34,10 +34,11 @@ WALKED, WALKED_AGAIN = 10_000, 256
 times the old plan's bytes are added."""
 
 SEARCHED = 12_000
-"""States that the search from the beginning of a text may visit: about 100 ms, once for each grammar."""
+"""States that the search from the beginning of a text may visit: about 100 ms, once for each grammar. A third
+where another plan is known."""
 
-SEARCHED_AGAIN = 150
-"""States that it may visit after a token, where another plan is known."""
+SEARCHED_AGAIN = 400
+"""States that it may visit after a token."""
 
 TRIED = 32
 """Ends of the old plan that are tried."""
@@ -133,9 +134,15 @@ class Closer:
 
     def _greedy(self, matcher: LLMatcher, old: Plan | None, best: Plan | None) -> list[int] | None:
         """The walk that takes, at each byte, what most likely closes; with as few leaps as will do."""
-        steps = WALKED if old is None else 4 * len(old.units) + WALKED_AGAIN
-        for leaps in range(LEAPS + 1 if self._spelled else 1):
-            if (found := self._walk(matcher, leaps, _Steps(steps), patience=LONGEST)) is not None:
+        if old is None:
+            steps, leaps, patience = WALKED, LEAPS, LONGEST
+        else:
+            steps, leaps, patience = 4 * len(old.units) + WALKED_AGAIN, 1, PATIENCE
+        for most_leaps in range(leaps + 1 if self._spelled else 1):
+            found = self._walk(
+                matcher, most_leaps, _Steps(steps), patience=PATIENCE if most_leaps else patience
+            )
+            if found is not None:
                 return found
         return None
 
@@ -159,8 +166,8 @@ class Closer:
             again += 1
             if again == STUCK and unit == 34:  # quotation marks in a row: free text, no string of JSON
                 return self._leap(before, path[: 1 - STUCK], leaps, steps)
-            if again == STUCK and leaps:
-                return self._leap(walk, path, leaps, steps)
+            if again == STUCK and (found := self._leap(walk, path, leaps, steps)) is not None:
+                return found
             if again > patience:
                 return None
             if not walk.consume_token(unit):
@@ -190,6 +197,8 @@ class Closer:
             return LONGEST if plan is None else plan.cost
 
         visits, most_free = (SEARCHED, FREE) if old is None else (SEARCHED_AGAIN, FREE_AGAIN)
+        if best is not None:
+            visits //= 3
         level = [_State(start, (), _bits(start), 0, 0)]
         for _ in range(LONGEST if best is None else len(best.units) - 1 + 2 * best.ending):
             whole: list[list[int]] = []

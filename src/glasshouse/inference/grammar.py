@@ -36,6 +36,8 @@ _STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 
 _WORD = re.compile(r"[a-zA-Z0-9]+|[^\x00-\x20]")
 
+_FORMATS = {"email": "@", "uri": ":", "date": "-", "date-time": "T", "time": ":", "duration": "P"}
+
 _SYNTAX = frozenset("\\^$*+?(){}|[]")
 
 SPELLED = 32
@@ -189,12 +191,14 @@ def _words(pattern: str) -> list[str]:
 
 
 def _patterns(schema: Any) -> Iterator[str]:
-    """The regular expressions in a JSON Schema."""
+    """The regular expressions in a JSON Schema, and for formats the signs that they cannot do without."""
     if not isinstance(schema, (dict, list)):
         return
     for key, value in schema.items() if isinstance(schema, dict) else enumerate(schema):
         if key == "pattern" and isinstance(value, str):
             yield value
+        elif key == "format" and value in _FORMATS:
+            yield _FORMATS[value]
         yield from _patterns(value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ class LanguageModel:
         """`placement`: where the blocks work, of a model that is spread over devices."""
         self.model = model.eval()
         self.tokenizer, self.placement = tokenizer, placement
+        self._making = threading.Lock()
         self._engine: Engine | None = None
         self._state: list[tuple[int, int]] = []  # of the weights, when the engine was made
 
@@ -183,6 +185,10 @@ class LanguageModel:
 
         It is another one once the model's weights have changed.
         """
+        with self._making:
+            return self._current_engine()
+
+    def _current_engine(self) -> Engine:
         from glasshouse.inference.engine import Engine, EngineSettings
 
         state = [(id(t), t._version) for t in (*self.model.parameters(), *self.model.buffers())]

@@ -123,9 +123,10 @@ class NativeRunner:
             if piece.adapter is not None and piece.adapter not in self._weights.adapters:
                 known = ", ".join(self._weights.adapters) or "none"
                 raise UsageError(f"the model has no adapter called '{piece.adapter}'", fix=f"it has: {known}")
-        if sum(len(piece.ids) for piece in pieces) <= MAX_ROWS:
+        if 0 < sum(len(piece.ids) for piece in pieces) <= MAX_ROWS:
             return self._step(pieces)
-        return torch.cat([self._step(group) for group in _groups(pieces)])
+        parts = [self._step(group) for group in _groups(pieces)]
+        return torch.cat([torch.empty(0, self.config.hidden_size), *parts])
 
     def _step(self, pieces: Sequence[Piece]) -> Tensor:
         counts = [len(piece.ids) for piece in pieces]

@@ -195,9 +195,6 @@ class ReplyParser:
         if not call.bad:
             return False
         self._call = None
-        if call.told:  # only where the grammar did not keep its promise
-            self._held, self._state = "", "called"
-            return True
         said = self._lead + call.opening
         if call.origin == "reasoning" and not call.begun:  # the tag was no tag
             self._say(ReasoningDelta, said)

@@ -29,7 +29,8 @@ class Row:
     cached: int = 0  # of them, those found at the last admission
     opened: bool = False  # the whole prompt has been read once
     pages: list[int] = field(default_factory=list)
-    keys: list[bytes] = field(default_factory=list)  # of the full pages
+    full: int = 0  # pages that are full and published
+    keys: list[bytes] = field(default_factory=list)  # of the pages that `ids` fill, as far as asked for
     drafts: list[int] = field(default_factory=list)  # what is proposed to follow `ids`, for one step
 
     def __post_init__(self) -> None:
@@ -113,12 +114,10 @@ class Scheduler:
         row, size = part.row, self.page_tokens
         row.read += part.count + accepted
         row.drafts, row.opened = [], row.opened or row.read >= row.prompt
-        while len(row.keys) < row.read // size:
-            place = len(row.keys)
-            parent = row.keys[-1] if row.keys else root_key(row.adapter)
-            row.keys.append(page_key(parent, row.ids[place * size : (place + 1) * size]))
+        while row.full < row.read // size:
             if not self._whole(row):
-                self.pool.publish(row.pages[place], row.keys[-1])
+                self.pool.publish(row.pages[row.full], self._key(row, row.full))
+            row.full += 1
 
     def _write(self, row: Row) -> Part | None:
         """The part of a running row that is writing; None for others, and if the row had to give way."""
@@ -152,31 +151,36 @@ class Scheduler:
                 return
             if not row.ready:
                 continue
-            found, keys = self._shared(row)
+            found = self._shared(row)
             needed = self._pages(len(row.ids)) - len(found)
             spare = self.pool.available - self.pool.kept(found)
             if needed + len(self.running) > spare and (self.running or needed > spare):
                 return
             self.waiting.remove(row)
             self.pool.hold(found)
-            row.pages, row.keys = found, keys
+            row.pages, row.full = found, len(found)
             row.read = row.cached = len(found) * self.page_tokens
             self._grow(row, len(row.ids))
             insort(self.running, row, key=_order)
             free -= min(row.left, budget // (4 if reading else 2))
             insort(reading, row, key=_order)
 
-    def _shared(self, row: Row) -> tuple[list[int], list[bytes]]:
-        """Pages that hold the beginning of the row's ids, and their keys; a token at least is left."""
+    def _shared(self, row: Row) -> list[int]:
+        """Pages that hold the beginning of the row's ids; a token at least is left to read."""
         if not row.shared:
-            return [], []
-        keys, key, size = [], root_key(row.adapter), self.page_tokens
-        for start in range(0, (len(row.ids) - 1) // size * size, size):
-            key = page_key(key, row.ids[start : start + size])
-            if not self.pool.find([key]):
-                break
-            keys.append(key)
-        return self.pool.find(keys), keys
+            return []
+        return self.pool.find(
+            self._key(row, place) for place in range((len(row.ids) - 1) // self.page_tokens)
+        )
+
+    def _key(self, row: Row, place: int) -> bytes:
+        """The key of the row's page at this place, which its ids fill."""
+        size = self.page_tokens
+        while len(row.keys) <= place:
+            parent = row.keys[-1] if row.keys else root_key(row.adapter)
+            start = len(row.keys) * size
+            row.keys.append(page_key(parent, row.ids[start : start + size]))
+        return row.keys[place]
 
     def _chunks(self, rows: list[Row], budget: int) -> list[Part]:
         """Share the budget out: half for the oldest, so that it is never starved, the rest to those that
@@ -210,7 +214,7 @@ class Scheduler:
 
     def _give_back(self, row: Row) -> None:
         self.pool.release(row.pages)
-        row.pages, row.keys, row.drafts, row.read = [], [], [], 0
+        row.pages, row.drafts, row.read, row.full = [], [], 0, 0
 
     def _pages(self, tokens: int) -> int:
         return -(-tokens // self.page_tokens)

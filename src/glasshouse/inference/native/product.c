@@ -15,7 +15,15 @@
 #define ROWS 3
 #define STREAMS 1
 #endif
-#define AHEAD 4096 /* bytes by which weights are fetched early */
+#define AHEAD 4096 /* bytes by which weights are fetched early for a single tile */
+
+/* Weights to ask for while a tile computes: `pace` bytes of each stream for every two vectors that it reads.
+ * They are those a little ahead; but where several tiles read the same few-bit panel, which is small, the first two
+ * fetch the next panel, half each. */
+typedef struct {
+    const char *from[2];
+    int64_t pace;
+} Fetch;
 
 int64_t operand_bytes(int64_t rows, int64_t width) {
     int64_t w = round_up(width, GROUP);
@@ -83,7 +91,7 @@ static inline void write_sums(vec low, vec high, const Matrix *m, int64_t panel,
 /* ---- words ----------------------------------------------------------------------------------- */
 
 INLINE void tile_words(const int rows, const int panels, const Matrix *m, const Operand *x, int64_t row,
-                       Target y, const int64_t *panel, int64_t ahead) {
+                       Target y, const int64_t *panel, Fetch fetch) {
     const int64_t steps = (m->inputs + UNIT - 1) / UNIT, stride = x->width / UNIT;
     const word *w[2], *in = x->words + row * stride;
     vec sum[ROWS][4];
@@ -94,8 +102,9 @@ INLINE void tile_words(const int rows, const int panels, const Matrix *m, const 
         UNROLL for (int p = 0; p < panels; p++) {
             UNROLL for (int i = 0; i < 2; i++) {
                 a[2 * p + i] = loadw(w[p] + k * PANEL + i * LANES);
-                __builtin_prefetch((const char *)(w[p] + k * PANEL + i * LANES) + ahead);
+                __builtin_prefetch(fetch.from[p] + i * 64);
             }
+            fetch.from[p] += fetch.pace;
         }
         UNROLL for (int r = 0; r < rows; r++) {
             uvec b = spread(in[r * stride + k]);
@@ -161,7 +170,7 @@ INLINE uvec look_up(codes64 table, codes64 codes) {
 }
 
 INLINE void tile_codes(const int rows, const int panels, const int bits, const Matrix *m, const Operand *x,
-                       int64_t row, Target y, const int64_t *panel, int64_t ahead) {
+                       int64_t row, Target y, const int64_t *panel, Fetch fetch) {
     const int64_t groups = x->width / GROUP, bytes = PANEL * GROUP * bits / 8 + PANEL * 2;
     const uint8_t *w[2];
     codes64 table = {};
@@ -177,10 +186,12 @@ INLINE void tile_codes(const int rows, const int panels, const int bits, const M
             part[r][i] = (ivec)spread((word)x->starts[(row + r) * groups + g]);
         for (int q = 0; q < GROUP / 4; q += bits == 4 ? 2 : 1) {
             uvec a[4], later[4];
-            UNROLL for (int p = 0; p < panels; p++) UNROLL for (int i = 0; i < 2; i++) {
-                const uint8_t *at = w[p] + q * PANEL * bits / 2 + i * 64;
-                a[2 * p + i] = loadw(at);
-                __builtin_prefetch(at + ahead);
+            UNROLL for (int p = 0; p < panels; p++) {
+                UNROLL for (int i = 0; i < 2; i++) {
+                    a[2 * p + i] = loadw(w[p] + q * PANEL * bits / 2 + i * 64);
+                    __builtin_prefetch(fetch.from[p] + i * 64);
+                }
+                fetch.from[p] += fetch.pace;
             }
             if (bits == 4) UNROLL for (int i = 0; i < 2 * panels; i++) {
                 later[i] = look_up(table, (codes64)((a[i] >> 4) & 0x0f0f0f0fu));
@@ -220,7 +231,7 @@ INLINE void tile_codes(const int rows, const int panels, const int bits, const M
 
 #define TILES(name, ...)                                                                                   \
     static void name(int rows, const Matrix *m, const Operand *x, int64_t row, Target y, const int64_t *panel, \
-                     int64_t ahead) {                                                                        \
+                     Fetch fetch) {                                                                          \
         switch (rows) { __VA_ARGS__ }                                                                        \
     }
 #define LOW(TILE) case 1: TILE(1); break; case 2: TILE(2); break;
@@ -230,12 +241,12 @@ INLINE void tile_codes(const int rows, const int panels, const int bits, const M
 #define HIGH(TILE) case 3: TILE(3); break;
 #endif
 
-#define WORDS_1(rows) tile_words(rows, 1, m, x, row, y, panel, ahead)
-#define WORDS_2(rows) tile_words(rows, 2, m, x, row, y, panel, ahead)
-#define INT8_1(rows) tile_codes(rows, 1, 8, m, x, row, y, panel, ahead)
-#define INT8_2(rows) tile_codes(rows, 2, 8, m, x, row, y, panel, ahead)
-#define BITS4_1(rows) tile_codes(rows, 1, 4, m, x, row, y, panel, ahead)
-#define BITS4_2(rows) tile_codes(rows, 2, 4, m, x, row, y, panel, ahead)
+#define WORDS_1(rows) tile_words(rows, 1, m, x, row, y, panel, fetch)
+#define WORDS_2(rows) tile_words(rows, 2, m, x, row, y, panel, fetch)
+#define INT8_1(rows) tile_codes(rows, 1, 8, m, x, row, y, panel, fetch)
+#define INT8_2(rows) tile_codes(rows, 2, 8, m, x, row, y, panel, fetch)
+#define BITS4_1(rows) tile_codes(rows, 1, 4, m, x, row, y, panel, fetch)
+#define BITS4_2(rows) tile_codes(rows, 2, 4, m, x, row, y, panel, fetch)
 TILES(words_1, LOW(WORDS_1) HIGH(WORDS_1))
 TILES(int8_1, LOW(INT8_1) HIGH(INT8_1))
 TILES(bits4_1, LOW(BITS4_1) HIGH(BITS4_1))
@@ -249,13 +260,14 @@ TILES(bits4_2, LOW(BITS4_2))
 #define bits4_2 bits4_1
 #endif
 
-typedef void (*Tile)(int, const Matrix *, const Operand *, int64_t, Target, const int64_t *, int64_t);
+typedef void (*Tile)(int, const Matrix *, const Operand *, int64_t, Target, const int64_t *, Fetch);
 
 void multiply(const Matrix *m, const Operand *x, int64_t first, int64_t rows, Target y, int64_t from,
               int64_t to) {
     static const Tile tiles[3][2] = {{words_1, words_2}, {int8_1, int8_2}, {bits4_1, bits4_2}};
     const int64_t heights = (rows + ROWS - 1) / ROWS; /* rows are spread evenly over tiles */
     const int64_t half = (to - from) / 2;             /* two streams, of the first and the second half */
+    const int64_t bytes = panel_bytes(m);
     int single = STREAMS == 1 || (m->kind != REAL && rows > 2);
     for (int64_t i = 0; i < (single ? to - from : to - from - half); i++) {
         int64_t panel[2] = {from + i, from + i};
@@ -263,7 +275,12 @@ void multiply(const Matrix *m, const Operand *x, int64_t first, int64_t rows, Ta
         if (two) panel[1] = to - half + i;
         for (int64_t t = 0; t < heights; t++) {
             int64_t row = rows * t / heights, end = rows * (t + 1) / heights;
-            tiles[m->kind][two](end - row, m, x, first + row, y, panel, t ? 0 : AHEAD);
+            int next = m->kind != REAL && heights > 1 && t < 2;
+            Fetch fetch = {.pace = next ? 64 : 128};
+            int64_t ahead = next ? bytes + bytes * t / 2 : t == 0 ? AHEAD : 0;
+            for (int p = 0; p <= two; p++)
+                fetch.from[p] = (const char *)m->panels + panel[p] * bytes + ahead;
+            tiles[m->kind][two](end - row, m, x, first + row, y, panel, fetch);
         }
     }
 }

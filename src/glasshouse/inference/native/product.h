@@ -26,5 +26,9 @@ void write_row(Operand *x, int64_t row, const float *values, int64_t n, int64_t 
 void multiply(const Matrix *m, const Operand *x, int64_t first, int64_t rows, Target y, int64_t from,
               int64_t to);
 
-static inline int64_t panels_of(const Matrix *m) { return (m->outputs + PANEL - 1) / PANEL; }
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+static inline int64_t panel_bytes(const Matrix *m) {
+    if (m->kind == REAL) return round_up(m->inputs, UNIT) / UNIT * PANEL * 4;
+    return round_up(m->inputs, GROUP) / GROUP * (PANEL * GROUP / (m->kind == INT8 ? 1 : 2) + PANEL * 2);
+}
+static inline int64_t panels_of(const Matrix *m) { return (m->outputs + PANEL - 1) / PANEL; }

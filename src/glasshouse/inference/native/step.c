@@ -18,9 +18,11 @@ typedef struct {
 typedef struct {
     const Model *m;
     const Step *s;
+    Step *end; /* the same step with only the wanted rows, for the last layer */
     Team *team;
     int me;
     float *x, *qkv, *mixed, *up, *scratch, *low, *parts, *weights;
+    int32_t *kept;                    /* of each piece: first wanted row, and how many */
     int32_t *order, *places, *starts; /* of experts: row of each assignment, its place, first place of each */
     real *q;
     Operand shared, own, low_shared[MAPS];
@@ -51,6 +53,7 @@ static char *lay_out(Context *c, char *at, const Model *m, int64_t rows, int64_t
     c->mixed = cut(&at, rows * m->heads * m->head_dim * 4);
     c->up = cut(&at, all * (m->gated ? 2 : 1) * inner * 4);
     c->q = cut(&at, rows * m->heads * m->head_dim * sizeof(real));
+    c->kept = cut(&at, 2 * rows * 4);
     c->shared = operand_at(cut(&at, operand_bytes(all, wide)), all, wide);
     if (m->adapted) {
         c->low = cut(&at, rows * MAPS * m->adapted * 4);
@@ -152,7 +155,7 @@ static void adapt(Context *c, int64_t layer, int site, const Operand *x, Target 
     for (int turn = 0; turn < 2; turn++) { /* A x, then B of it */
         meet(c->team);
         for (int64_t p = 0, job = 0; p < s->n_pieces; p++) {
-            if (s->adapter[p] < 0) continue;
+            if (s->adapter[p] < 0 || s->count[p] == 0) continue;
             const Adapter *a = m->adapters + ((s->adapter[p] * m->n_layers + layer) * MAP_SITES + site) * MAPS;
             for (int i = 0; i < MAPS; i++) {
                 if (!a[i].a.panels) continue;
@@ -280,6 +283,23 @@ static void embed(Context *c) {
     }
 }
 
+/* Moves the wanted rows together: nobody asks for what the last layer makes of the others. By one thread. */
+static void keep_wanted(Context *c) {
+    const Step *s = c->s;
+    const int64_t hidden = c->m->hidden, mixed = c->m->heads * c->m->head_dim;
+    int32_t *first = c->kept, *count = c->kept + s->n_pieces;
+    memset(count, 0, s->n_pieces * sizeof(int32_t));
+    for (int64_t i = 0; i < s->n_wanted; i++) {
+        int64_t row = s->wanted[i]; /* never before i */
+        memmove(c->x + i * hidden, c->x + row * hidden, hidden * sizeof(float));
+        memmove(c->mixed + i * mixed, c->mixed + row * mixed, mixed * sizeof(float));
+        if (!count[s->pieces[row]]++) first[s->pieces[row]] = i;
+    }
+    *c->end = *s;
+    c->end->rows = s->n_wanted;
+    c->end->first = first, c->end->count = count;
+}
+
 static void walk(Context *c) {
     const Model *m = c->m;
     const Step *s = c->s;
@@ -297,6 +317,12 @@ static void walk(Context *c) {
         meet(c->team);
         attend(m, layer, s, i, c->q, c->mixed, c->team);
         meet(c->team);
+        if (i == m->n_layers - 1 && s->n_wanted < s->rows) {
+            if (s->n_wanted == 0) return;
+            if (c->me == 0) keep_wanted(c);
+            meet(c->team);
+            s = c->s = c->end;
+        }
         x = prepare(c, (Source){AS_IS, c->mixed, mixed, mixed, NULL, NULL}, s->rows, layer->maps[OUTPUT].kind, both);
         map(c, i, OUTPUT, &x, (Target){c->x, hidden, 1});
         if (layer->experts) {
@@ -312,16 +338,17 @@ static void walk(Context *c) {
     int64_t from, to;
     share(c->team, c->me, s->n_wanted, &from, &to);
     for (int64_t i = from; i < to; i++)
-        normalise(m, &m->last, c->x + s->wanted[i] * hidden, s->out + i * hidden);
+        normalise(m, &m->last, c->x + i * hidden, s->out + i * hidden);
 }
 
 void step(const Model *m, const Step *s) {
     Team team = {.size = 1};
+    Step end;
 #ifdef _OPENMP
 #pragma omp parallel num_threads(s->threads)
 #endif
     {
-        Context c = {.m = m, .s = s, .team = &team};
+        Context c = {.m = m, .s = s, .end = &end, .team = &team};
 #ifdef _OPENMP
         c.me = omp_get_thread_num();
 #pragma omp single
