@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -15,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glasshouse.core.errors import UsageError
+from glasshouse.core.errors import GlasshouseError, UsageError
 from glasshouse.inference.choice import Row, RowSettings, choose_rows
 from glasshouse.inference.grammar import GrammarCompiler, special_token
 from glasshouse.inference.request import Grammar
@@ -372,3 +373,92 @@ def test_the_engine_does_not_load_llguidance() -> None:
     """`import glasshouse.inference` needs no grammar library."""
     code = "import sys, glasshouse.inference; sys.exit('llguidance' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def pieces_tokenizer(folder: Path, *, bytes_too: bool) -> Tokenizer:
+    """A pipeline as SentencePiece's: a word of its own for a space, and for the rest single bytes."""
+    special = ["<unk>", "<s>", "</s>"]
+    fallback = [f"<0x{byte:02X}>" for byte in range(256)] if bytes_too else []
+    vocab = [*special, *fallback, "▁", *"abcdefghij{}", "▁a", "<tool_call>"]
+    sides = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    added = [{"id": i, "content": name, "special": True, **sides} for i, name in enumerate(special)]
+    added.append({"id": len(vocab) - 1, "content": "<tool_call>", "special": False, **sides})
+    prepend = {"type": "Prepend", "prepend": "▁"}
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    back = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    decoder = {"type": "Sequence", "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}, strip]}
+    content = {
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": {"type": "Sequence", "normalizers": [prepend, replace]},
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": decoder,
+        "model": {
+            "type": "BPE",
+            "unk_token": "<unk>",
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "vocab": {piece: i for i, piece in enumerate(vocab)},
+            "merges": [["▁", "a"]],
+        },
+    }
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    roles = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(roles))
+    return Tokenizer.load(folder)
+
+
+def test_a_vocabulary_of_pieces_follows_too(tmp_path: Path) -> None:
+    """What has no piece is spelled in bytes; an added token may stand for its text inside a string."""
+    tokenizer = pieces_tokenizer(tmp_path / "bytes", bytes_too=True)
+    compiler = GrammarCompiler(tokenizer, tokenizer.vocab_size + PADDED, {tokenizer.eos_id})
+    schema = {"type": "object", "properties": {"é a": {"type": "string"}}, "required": ["é a"]}
+    for seed in range(5):
+        text, ended = write(compiler, tokenizer, Grammar("json_schema", json.dumps(schema)), 40, seed)
+        assert ended
+        assert "é a" in json.loads(text)
+    state = compiler.start(Grammar("regex", "<tool_call>a"))
+    assert state.needed == 2
+    assert state.valid_prefix([tokenizer.added["<tool_call>"]]) == 1
+
+
+def test_a_vocabulary_that_lacks_a_sign_is_an_error(tmp_path: Path) -> None:
+    """At once where the text cannot even begin, otherwise as soon as nothing may follow."""
+    tokenizer = pieces_tokenizer(tmp_path / "few", bytes_too=False)
+    compiler = GrammarCompiler(tokenizer, tokenizer.vocab_size, {tokenizer.eos_id})
+    with pytest.raises(UsageError, match="vocabulary"):
+        compiler.start(Grammar("regex", "xyz"))
+    state = compiler.start(Grammar("regex", "[ab]b[xy]"))
+    assert state.needed is None
+    for piece in (b"a", b"b"):
+        state.accept(next(i for i in range(tokenizer.vocab_size) if tokenizer.token_bytes(i) == piece))
+    with pytest.raises(GlasshouseError, match="vocabulary"):
+        state.mask(torch.zeros(tokenizer.vocab_size), 10)
+
+
+def test_rows_under_grammars_beside_free_ones(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    """In one batch every row follows its own grammar, or none, and chooses what it would alone."""
+    vocab = tokenizer.vocab_size + PADDED
+    grammars = [None, Grammar("choices", ("yes", "no")), None, Grammar("regex", "[0-9]{4}")]
+    samplings = [Sampling(), Sampling(temperature=1.0, top_k=3), Sampling(temperature=1.0), Sampling()]
+    logits = torch.randn(4, vocab, generator=torch.Generator().manual_seed(5))
+    keys, places = torch.arange(4), torch.arange(4)
+    rows = [Row((), g and compiler.start(g), 3) for g in grammars]
+    together = choose_rows(logits, RowSettings(samplings, [()] * 4, vocab), keys, places, rows)
+    for row, sampling in enumerate(samplings):
+        one = slice(row, row + 1)
+        alone = RowSettings([sampling], [()], vocab)
+        chosen = choose_rows(logits[one], alone, keys[one], places[one], rows[one])
+        assert int(chosen) == int(together[row])
+    assert int(together[0]) == int(logits[0].argmax())
+    assert tokenizer.token_bytes(int(together[1]))[:1] in b"yn"
+    assert tokenizer.token_bytes(int(together[3])).isdigit()
+
+
+def test_long_texts_can_be_quoted(compiler: GrammarCompiler) -> None:
+    """A text of 150,000 signs is made into a grammar."""
+    source = "".join(random.Random(1).choices("abcdefgh ijklmnop\n", k=150_000))
+    assert compiler.start(Grammar("piece_of", source)).needed == 2

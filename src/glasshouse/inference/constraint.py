@@ -12,9 +12,11 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from glasshouse.core.errors import GlasshouseError
 from glasshouse.inference.closing import Closer, Plan, in_string
 
 if TYPE_CHECKING:
@@ -25,6 +27,24 @@ TAIL = 16
 """Bytes of the text that are kept: longer than the beginning of an exponent."""
 
 _HUGE = re.compile(rb"[0-9][eE][+-]?0*[1-9][0-9]{2,}")
+
+
+def allowed_bits(matcher: LLMatcher) -> npt.NDArray[np.bool_]:
+    """Which tokens may follow, (vocab rounded up to 32,) bool."""
+    mask = matcher.compute_bitmask()
+    if matcher.is_error():  # then only an end was allowed
+        raise GlasshouseError(
+            f"the grammar cannot be followed with this vocabulary: {reason(matcher.get_error())}",
+            where="grammar",
+            fix="use a simpler grammar",
+        )
+    return np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little").astype(bool)
+
+
+def reason(message: str) -> str:
+    """llguidance's message without its copy of the grammar and the dump of its state."""
+    lines = re.split(r"<state>|<non-verbose|\n +[0-9]+ \| ", message)[0].split()
+    return " ".join(lines)[:500]
 
 
 class GrammarState:
@@ -53,14 +73,13 @@ class GrammarState:
         return None if self._plan is None else self._plan.cost
 
     def mask(self, logits: Tensor, remaining: int) -> Tensor:
+        """See `Constraint`. Raises GlasshouseError where llguidance gives up: the grammar is too complex."""
+        allowed = torch.zeros(len(logits), dtype=torch.bool)
         if self._plan is not None and self._plan.cost == remaining and self._plan.tokens:
-            allowed = torch.zeros(len(logits), dtype=torch.bool)
             allowed[self._plan.tokens[0]] = True
         else:
-            allowed = torch.zeros(len(logits), dtype=torch.bool)
-            bits = np.unpackbits(np.frombuffer(self._tokens.compute_bitmask(), np.uint8), bitorder="little")
-            count = min(len(bits), len(logits))
-            allowed[:count] = torch.from_numpy(bits[:count].astype(bool))
+            bits = allowed_bits(self._tokens)
+            allowed[: len(bits)] = torch.from_numpy(bits[: len(logits)])
         return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
 
     def closes(self, token: int, remaining: int) -> bool:

@@ -15,14 +15,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from glasshouse.core.errors import UsageError
+from glasshouse.core.errors import GlasshouseError, UsageError
 from glasshouse.inference.byte_vocabulary import ByteVocabulary
 from glasshouse.inference.closing import Closer, Plan
-from glasshouse.inference.constraint import GrammarState
+from glasshouse.inference.constraint import GrammarState, allowed_bits, reason
 from glasshouse.inference.request import Grammar
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
+    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
     from llguidance._tokenizer import TokenizerWrapper
 
     from glasshouse.tokenizer import Tokenizer
@@ -42,6 +42,9 @@ _SYNTAX = frozenset("\\^$*+?(){}|[]")
 
 SPELLED = 32
 """Texts of a grammar that the search for a way to close tries as a whole."""
+
+FUEL = 100
+"""What llguidance may spend on each character of a text to quote from (1,000,000 a grammar otherwise)."""
 
 KEPT = 64
 """Compiled grammars that one compiler keeps."""
@@ -91,22 +94,26 @@ class GrammarCompiler:
         from llguidance import LLMatcher
 
         if self._tokens is None or self._bytes is None:
-            self._tokens = _token_vocabulary(self._tokenizer, self._vocab_size, self._end_ids)
             self._bytes = ByteVocabulary(self._tokenizer, self._end_ids)
+            self._tokens = _token_vocabulary(self._tokenizer, self._bytes, self._vocab_size, self._end_ids)
         matchers = []
         for tokenizer, ids in (
             (self._tokens, self._tokenizer.special),
             (self._bytes.tokenizer, self._bytes.special),
         ):
-            matcher = LLMatcher(tokenizer, _source(grammar, ids), log_level=0)
+            matcher = LLMatcher(tokenizer, _source(grammar, ids), log_level=0, limits=_limits(grammar))
             if matcher.is_error():
                 raise UsageError(
-                    f"the {grammar.kind} cannot be followed: {_reason(matcher.get_error())}",
+                    f"the {grammar.kind} cannot be followed: {reason(matcher.get_error())}",
                     where="grammar",
                     fix="leave out what is not supported",
                 )
             matchers.append(matcher)
         tokens, units = matchers
+        try:
+            allowed_bits(tokens)
+        except GlasshouseError as error:
+            raise UsageError(error.what, where=error.where, fix=error.fix) from None
         closer = Closer(self._bytes, _spelled(grammar))
         return CompiledGrammar(tokens, units, closer, closer.plan(units))
 
@@ -136,6 +143,15 @@ def _source(grammar: Grammar, special: Mapping[str, int]) -> str:
             f"start: PIECE\nPIECE: %regex {json.dumps({'substring_chars': source})} & /(?s:.)+/"
         )
     return LLMatcher.grammar_from_lark(_numbered(source, special))
+
+
+def _limits(grammar: Grammar) -> LLParserLimits:
+    """llguidance's own limits; a long text needs more to be made into a grammar, about 10 µs a character."""
+    from llguidance import LLParserLimits
+
+    if grammar.kind != "piece_of":
+        return LLParserLimits()
+    return LLParserLimits(initial_lexer_fuel=1_000_000 + FUEL * len(grammar.source))
 
 
 def json_rule(schema: Any) -> str:
@@ -218,32 +234,39 @@ def _literals(lark: str) -> list[str]:
     return [text for text in texts if len(text) > 1]
 
 
-def _reason(message: str) -> str:
-    """llguidance's message without the dump of its state."""
-    lines = [line.strip() for line in message.split("<state>")[0].splitlines()]
-    return " ".join(line for line in lines if line)[:500]
-
-
 class _Wrapped:
     """What llguidance wants to see of a tokenizer."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
 
-    def __init__(self, tokenizer: Tokenizer, tokens: Sequence[bytes], eos: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, spelling: ByteVocabulary, tokens: Sequence[bytes], eos: int
+    ) -> None:
         self.tokens, self.eos_token_id = tokens, eos
         self.special_token_ids = sorted(tokenizer.special.values())
-        self._tokenizer = tokenizer
+        self._tokenizer, self._spelling = tokenizer, spelling
 
     def __call__(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text)
+        """The tokens that the model was trained to see for a text, if they are that text byte by byte.
+
+        Others put a space before the first word, normalize, or have an unknown token; then the fewest
+        tokens that spell it, none if the vocabulary cannot.
+        """
+        ids = self._tokenizer.encode(text)
+        if b"".join(map(self._spelling.bytes_of, ids)) == text.encode():
+            return ids
+        return list(self._spelling.tokens_of(list(text.encode())) or ())
 
 
-def _token_vocabulary(tokenizer: Tokenizer, vocab_size: int, end_ids: frozenset[int]) -> LLTokenizer:
+def _token_vocabulary(
+    tokenizer: Tokenizer, spelling: ByteVocabulary, vocab_size: int, end_ids: frozenset[int]
+) -> LLTokenizer:
     """The model's vocabulary; special tokens are no part of any text."""
     from llguidance import LLTokenizer
 
     ends = sorted(end_ids)
     tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
     tokens += [b""] * (vocab_size - len(tokens))
-    return LLTokenizer(cast("TokenizerWrapper", _Wrapped(tokenizer, tokens, ends[0])), eos_token=ends)
+    wrapped = _Wrapped(tokenizer, spelling, tokens, ends[0])
+    return LLTokenizer(cast("TokenizerWrapper", wrapped), eos_token=ends)
