@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -101,7 +102,7 @@ class _EngineFigures(Collector):
 
 def router(metrics: Metrics) -> APIRouter:
     routes = APIRouter(route_class=StrictRoute, tags=["Operation"])
-    refused = {status: ERRORS[status] for status in (401, 403)}
+    refused: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (401, 403)}
 
     @routes.get("/metrics", response_class=PlainTextResponse, responses=refused)
     async def read_metrics() -> Response:
