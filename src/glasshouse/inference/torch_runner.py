@@ -8,7 +8,6 @@ right; padding is computed and thrown away.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -21,7 +20,10 @@ from glasshouse.model.lora import Adapter, adapter_of, linear_maps
 PAGE_TOKENS = 16
 
 PADDED = 1.5
-"""Pieces share a batch while it holds at most so many times their own tokens, padding included."""
+"""Pieces share a batch while it has at most so many times their own tokens, and positions to look at."""
+
+SLOTS = 8192
+"""Positions that may be looked at in vain whatever the ratio."""
 
 
 class PagedCache:
@@ -131,33 +133,26 @@ class TorchRunner:
     def logits(self, hidden: Tensor) -> Tensor:
         """See `Runner`."""
         if self.deterministic:
-            rows = [self.model.head(row[None]) for row in hidden]
-            return (
-                torch.cat(rows).float().cpu() if rows else hidden.new_empty(0, self.model.config.vocab_size)
-            )
+            return torch.cat([self.model.head(row[None]) for row in hidden]).float().cpu()
         return self.model.head(hidden).float().cpu()
 
     def _groups(self, pieces: Sequence[Piece]) -> Iterator[list[int]]:
-        """Places of pieces that go through the model together."""
-
-        def kind(place: int) -> tuple[str, bool, int]:
-            piece = pieces[place]
-            alone = self._dynamic and piece.start + len(piece.ids) > self._trained
-            return piece.adapter or "", alone, len(piece.ids)
-
-        for (_, alone, _), places in groupby(
-            sorted(range(len(pieces)), key=kind), lambda p: (*kind(p)[:2], 0)
+        """Places of pieces that go through the model together: of one adapter, and much alike in length."""
+        sizes = [(len(piece.ids), piece.start + len(piece.ids)) for piece in pieces]
+        group: list[int] = []
+        tokens = history = longest = 0  # of the group
+        for place in sorted(
+            range(len(pieces)), key=lambda place: (pieces[place].adapter or "", *sizes[place])
         ):
-            group: list[int] = []
-            tokens = 0
-            for place in places:  # from short to long
-                length = len(pieces[place].ids)
-                padded = (len(group) + 1) * length
-                if group and (alone or self.deterministic or padded > PADDED * (tokens + length)):
-                    yield group
-                    group, tokens = [], 0
-                group.append(place)
-                tokens += length
+            count, end = sizes[place]
+            rows, tokens, history, longest = len(group) + 1, tokens + count, history + end, max(longest, end)
+            unlike = rows * count > PADDED * tokens or rows * longest > PADDED * history + SLOTS
+            alone = self.deterministic or (self._dynamic and longest > self._trained)
+            if group and (unlike or alone or pieces[place].adapter != pieces[group[0]].adapter):
+                yield group
+                group, tokens, history, longest = [], count, end, end
+            group.append(place)
+        if group:
             yield group
 
     def _read(self, pieces: Sequence[Piece]) -> list[Tensor]:
