@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -259,3 +260,17 @@ def test_limits_raise_the_sdks_own_exceptions():
         with pytest.raises(anthropic.InternalServerError) as caught:
             ask(client_of(server))
         assert caught.value.type == "overloaded_error"
+
+
+def test_signs_of_life_before_the_message_do_not_disturb_a_stream():
+    with serving(make_model(), engine=EngineSettings(max_rows=1), ping=0.02) as server:
+        busy = {"prompt": [30], "n": 64, "max_tokens": 100, "ignore_eos": True}
+        crowd = Thread(target=server.post, args=("/v1/completions",), kwargs=busy)
+        crowd.start()
+        while not server.service.engine.stats().running:
+            crowd.join(0.001)
+        stream = client_of(server).messages.create(model="tiny", messages=HELLO, max_tokens=5, stream=True)
+        kinds = [event.type for event in stream]
+        crowd.join()
+    assert kinds[0] == "message_start"
+    assert kinds[-1] == "message_stop"

@@ -207,3 +207,35 @@ def test_a_reply_that_takes_too_long_is_a_504_that_is_not_tried_again(model):
         streamed = slow.ask("POST", CHAT, long_request(stream=True, n=8))
         assert "error" in streamed.events[-1][1]
         assert at_rest(slow)
+
+
+def test_a_stream_that_must_wait_says_that_it_lives(model):
+    with serving(model, engine=EngineSettings(max_rows=1), ping=0.05) as slow:
+        first = half(slow, CHAT, long_request(stream=True, n=128))
+        assert within(lambda: slow.service.engine.stats().running == 1)
+        for path, sign in ((CHAT, b": ping"), ("/v1/messages", b"event: ping")):
+            waiting = half(slow, path, long_request(stream=True))
+            told = b""
+            while told.count(sign) < 2:
+                piece = waiting.recv(4096)
+                assert piece, told
+                told += piece
+            assert b"content" not in told.split(b"\r\n\r\n", 1)[1]
+            waiting.close()
+        first.close()
+        assert at_rest(slow)
+
+
+def test_what_still_runs_when_the_time_to_drain_is_over_ends_with_an_error(model):
+    with serving(model, engine=EngineSettings(max_rows=1)) as server:
+        connection = half(server, CHAT, long_request(stream=True, n=128))
+        assert b"200" in connection.recv(512)
+        server.service.draining = True
+        server.service.engine.close()
+        told = b""
+        while b'"code":"shutting_down"' not in told:
+            piece = connection.recv(65536)
+            assert piece, "the stream ended without an error"
+            told += piece
+        assert b"[DONE]" not in told
+        assert at_rest(server)
