@@ -36,9 +36,19 @@ class Constraint(Protocol):
     def mask(self, logits: Tensor, remaining: int) -> Tensor:
         """Logits (vocab,) with -inf where a token may not follow; `remaining` tokens may still be chosen.
 
-        At least one token stays. Tokens that could not be closed within the budget are not allowed
-        while another way to close exists.
+        At least one token stays. Where the shortest way to close just fits, its next token alone stays.
         """
+        ...
+
+    def closes(self, token: int, remaining: int) -> bool:
+        """Whether the text can still be closed if this token, of `remaining`, is chosen; the state stays.
+
+        True also where it could not be closed before.
+        """
+        ...
+
+    def shortest(self) -> int:
+        """The next token of the shortest known way to close; to be asked where `closes` denied another."""
         ...
 
     def accept(self, token: int) -> None:

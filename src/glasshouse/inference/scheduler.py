@@ -131,6 +131,7 @@ class Scheduler:
         drafts = row.drafts
         if self.whole_from is not None and row.read + 1 + len(drafts) > self.whole_from:
             drafts = []
+        self._grow(row, row.read + 1)
         spare = max(self.pool.available - len(self.running), 0)  # nobody gives way for a guess
         drafts = drafts[: max((len(row.pages) + spare) * self.page_tokens - row.read - 1, 0)]
         self._grow(row, row.read + 1 + len(drafts))
