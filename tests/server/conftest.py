@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from email.message import Message
+from http.client import HTTPConnection
 from io import StringIO
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +35,34 @@ TEXTS = [
 ]
 
 
+@dataclass
+class Answer:
+    """What came back over the socket."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return self.json["error"]
+
+    @property
+    def events(self) -> list[tuple[str | None, Any]]:
+        """Server-sent events: (name, data), the data read as JSON unless it is [DONE]."""
+        events = []
+        for block in self.body.decode("utf-8").split("\n\n"):
+            lines = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+            if "data" in lines:
+                data = lines["data"]
+                events.append((lines.get("event"), data if data == "[DONE]" else json.loads(data)))
+        return events
+
+
 class Running:
     """A server in a thread of this process."""
 
@@ -43,6 +77,32 @@ class Running:
             self._thread.join(0.005)
         self.port: int = self._server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+        """One request on a connection of its own; a body that is not bytes is sent as JSON."""
+        raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, path, raw, {"content-type": "application/json", **(headers or {})})
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def post(self, path: str, **body: Any) -> Answer:
+        return self.ask("POST", path, {"model": "tiny", **body})
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.ask("GET", path, None, headers)
+
+    def logged(self, request_id: str) -> dict[str, Any]:
+        """The line of a request in the log; it is written after the answer, so it may take a moment."""
+        for _ in range(1000):
+            for line in self.log.getvalue().splitlines():
+                if (told := json.loads(line)).get("request_id") == request_id and told["event"] == "request":
+                    return told
+            time.sleep(0.005)
+        raise AssertionError(f"{request_id} is not in the log")
 
     def stop(self) -> None:
         self._server.should_exit = True

@@ -52,7 +52,7 @@ def router(service: Service) -> APIRouter:
         """How many tokens a prompt has."""
         call = Call.of(http.scope)
         call.model = body.model
-        body.note_ignored(call)
+        body.note(call)
         service.adapter(body.model)
         prompt = await anthropic_prompt.encode(service, body, [])
         return JSONResponse({"input_tokens": len(prompt)})
@@ -162,6 +162,7 @@ class _Message:
         elif reply.calls:
             reason = "tool_use"
         self.call.finish_reasons.append(reason)
+        self.call.replies.append(reply.text)
         return reason, sequence
 
     def _usage(self, reply: ReplyStream) -> dict[str, Any]:
@@ -177,7 +178,7 @@ class _Message:
 
 def _note(body: MessagesRequest, call: Call) -> None:
     call.operation, call.model, call.stream = genai.CHAT, body.model, bool(body.stream)
-    body.note_ignored(call)
+    body.note(call)
     asked = {
         genai.MAX_TOKENS: body.max_tokens,
         genai.TEMPERATURE: body.temperature,

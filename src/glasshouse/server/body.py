@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
@@ -31,8 +32,9 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
-    def note_ignored(self, call: Call) -> None:
-        """Remember the fields that mean nothing here, for the header `x-ignored-fields`."""
+    def note(self, call: Call) -> None:
+        """Remember what is asked, and which of its fields mean nothing here."""
+        call.asked = self
         call.ignored = tuple(sorted(self.model_extra or ()))
 
 
@@ -48,14 +50,16 @@ def read_json(raw: bytes) -> Any:
     Raises ApiError 400 that says what is wrong.
     """
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
         if _ESCAPED_SURROGATE.search(raw):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeError:
         raise bad_request("the body is not valid UTF-8, or holds half of a surrogate pair") from None
     except RecursionError:
         raise bad_request(_TOO_DEEP) from None
-    except ValueError as error:  # of a number with thousands of digits, too
+    except ValueError as error:
+        if "integer string conversion" in str(error):
+            raise bad_request("a number in the body has thousands of digits") from None
         raise bad_request(f"the body is not valid JSON: {error}") from None
     if raw.count(b"[") + raw.count(b"{") > DEPTH:
         _check_depth(value)
@@ -75,6 +79,13 @@ def _check_depth(value: Any) -> None:
         if not level:
             return
     raise bad_request(_TOO_DEEP)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
 from starlette.datastructures import Headers
 
 from glasshouse.server.errors import Dialect
@@ -44,7 +45,8 @@ class Call:
     new_tokens: int = 0
     finish_reasons: list[str] = field(default_factory=list)
     response_id: str | None = None
-    content: dict[str, Any] = field(default_factory=dict)  # told in the log only where asked for
+    asked: BaseModel | None = field(default=None, repr=False)  # its body; like the replies, told in the
+    replies: list[str] = field(default_factory=list, repr=False)  # log only where that is wanted
     error: str | None = None
 
     @classmethod

@@ -30,7 +30,7 @@ def router(service: Service) -> APIRouter:
         """A vector for each text."""
         call = Call.of(http.scope)
         call.operation, call.model = genai.EMBEDDINGS, body.model
-        body.note_ignored(call)
+        body.note(call)
         if service.adapter(body.model) is not None:
             raise bad_request("vectors are made by the model without its adapters", "model")
         width = service.model.model.config.hidden_size

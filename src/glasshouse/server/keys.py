@@ -20,7 +20,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from glasshouse.core.config import Config, load_yaml
 from glasshouse.core.errors import ConfigError, UsageError
@@ -71,7 +71,13 @@ class Keys:
         """Keys of a file and of the environment. Raises ConfigError that never shows a key."""
         keys: list[ApiKey] = []
         if file is not None:
-            for entry in _KeysFile.parse(load_yaml(file), source=str(file)).keys:
+            try:
+                entries = _KeysFile.model_validate(load_yaml(file)).keys
+            except ValidationError as error:  # told without what stands there: it may be a key
+                first = error.errors(include_input=False)[0]
+                place = ".".join(map(str, first["loc"]))
+                raise ConfigError(f"'{place}': {first['msg']}", where=file) from None
+            for entry in entries:
                 digest = bytes.fromhex(entry.sha256) if entry.sha256 else _digest(entry.key or "")
                 keys.append(ApiKey(entry.name, digest, frozenset(entry.scopes)))
         given = [text.strip() for text in environment.get(VARIABLE, "").split(",") if text.strip()]

@@ -14,6 +14,10 @@ QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by machines; logged only where they fail."""
 
 
+CONTENT = {"system", "messages", "prompt", "input", "tools"}
+"""Fields of a body that hold what was said."""
+
+
 class RequestLog:
     """Writes to `out`, by default stderr as it is at that time."""
 
@@ -45,9 +49,10 @@ class RequestLog:
                 "new_tokens": call.new_tokens,
                 "finish_reasons": call.finish_reasons,
             }
-        if self._content:
-            line |= call.content
-        self._write("info" if status < 500 else "error", line)
+        if self._content and call.asked is not None:
+            line |= call.asked.model_dump(include=CONTENT, exclude_none=True)
+            line["replies"] = call.replies
+        self._write("error" if status == 500 else "info", line)
 
     def failure(self, call: Call, error: Exception) -> None:
         """A failure of our own, with its traceback; the client is told the request's id alone."""

@@ -173,6 +173,7 @@ class _Chat:
         finish = reply.finish or Finish("stop")
         reason = "length" if finish.reason == "length" else "tool_calls" if reply.calls else "stop"
         self.call.finish_reasons.append(reason)
+        self.call.replies.append(reply.text)
         return reason
 
     def _usage(self, replies: Sequence[ReplyStream]) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class _Completions:
         requests = [
             Request(
                 prompt=prompt,
-                max_new_tokens=service.new_tokens(len(prompt), max(asked, 1)),
+                max_new_tokens=service.new_tokens(len(prompt), asked),
                 sampling=sampling,
                 n=body.n or 1,
                 stop=stop,
@@ -182,9 +182,6 @@ class _Completions:
                     choice.scored.add(zip(prompt, scores, strict=True))
             return [(index, self.echoes[place]) for index in range(len(choices))]
         choice = choices[happened.choice]
-        if self.body.max_tokens == 0:
-            choice.finish = happened.finish and Finish("length")
-            return [(happened.choice, "")] if happened.finish else []
         choice.new += len(happened.ids)
         choice.finish = happened.finish
         text = happened.text
@@ -216,6 +213,7 @@ class _Completions:
     def _reason(self, choice: _Choice) -> str:
         reason = "stop" if choice.finish and choice.finish.reason == "stop" else "length"
         self.call.finish_reasons.append(reason)
+        self.call.replies.append(choice.text)
         return reason
 
     def _usage(self, choices: Sequence[_Choice]) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def _guided(body: GenerationFields):
 def note(body: GenerationFields, call: Call, max_tokens: int | None) -> None:
     """Tell logs and spans what was asked for."""
     call.model, call.stream = body.model, bool(body.stream)
-    body.note_ignored(call)
+    body.note(call)
     asked = {
         genai.MAX_TOKENS: max_tokens,
         genai.TEMPERATURE: body.temperature,

@@ -11,6 +11,7 @@ from functools import cached_property
 from glasshouse.inference.engine import Engine
 from glasshouse.inference.language_model import LanguageModel
 from glasshouse.inference.request import Request
+from glasshouse.model.lora import adapter_names
 from glasshouse.server.call import Call
 from glasshouse.server.errors import ApiError
 from glasshouse.server.running import Running
@@ -26,7 +27,6 @@ class Service:
     engine: Engine
     name: str  # what the model is called; "name:adapter" is the same one with an adapter
     settings: ServerSettings
-    adapters: Sequence[str] = ()
     signer: Signer = field(default_factory=Signer)
     created: int = field(default_factory=lambda: int(time.time()))
     draining: bool = False
@@ -43,6 +43,11 @@ class Service:
     @property
     def context(self) -> int:
         return self.model.context
+
+    @cached_property
+    def adapters(self) -> Sequence[str]:
+        """Names of the adapters that the model carries."""
+        return sorted(adapter_names(self.model.model))
 
     @property
     def models(self) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
 from glasshouse.core.config import Config
@@ -14,7 +12,6 @@ class ServerSettings(Config):
 
     host: str = Field("127.0.0.1", description="address; any other than loopback requires keys")
     port: int = Field(8000, ge=0, le=65535, description="0: any free one")
-    keys_file: Path | None = Field(None, description="YAML with API keys and their scopes")
     body_limit: int = Field(8 * 2**20, ge=1024, description="bytes of a request's body")
     body_timeout: float = Field(20.0, gt=0, description="seconds for a body to arrive")
     request_timeout: float = Field(600.0, gt=0, description="seconds from a request to the end of its reply")

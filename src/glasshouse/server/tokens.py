@@ -85,7 +85,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/tokenize", response_model=Tokens, responses=ERRORS)
     async def tokenize(body: TokenizeText | TokenizeChat, http: HttpRequest) -> Response:
         """Ids of a text, in which names of special tokens are those tokens, or of a conversation."""
-        body.note_ignored(Call.of(http.scope))
+        body.note(Call.of(http.scope))
         if isinstance(body, TokenizeText):
             ids = await off_loop(tokenizer.encode_with_special, body.prompt, size=len(body.prompt))
             if body.add_special_tokens:
@@ -109,7 +109,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/detokenize", response_model=Text, responses=ERRORS)
     async def detokenize(body: DetokenizeRequest, http: HttpRequest) -> Response:
         """The text of ids. Raises 400 for one outside the vocabulary."""
-        body.note_ignored(Call.of(http.scope))
+        body.note(Call.of(http.scope))
         text = await off_loop(tokenizer.decode, body.tokens, size=len(body.tokens))
         return JSONResponse({"prompt": text})
 

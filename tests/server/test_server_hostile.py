@@ -1,0 +1,167 @@
+"""Clients that mean no good, or leave: no 5xx, nothing held, and the next one is answered."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import pytest
+from tests.server.conftest import serving
+
+from glasshouse.inference.engine import EngineSettings
+
+CHAT = "/v1/chat/completions"
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.fixture(scope="module")
+def strict(model):
+    """Small limits, one text at a time, one that waits."""
+    engine = EngineSettings(queue_limit=1, max_rows=1)
+    with serving(model, engine=engine, body_limit=4096, body_timeout=0.3) as running:
+        yield running
+
+
+def at_rest(server) -> bool:
+    """Whether nothing runs, waits or holds a page, within a moment."""
+    for _ in range(1000):
+        stats = server.service.engine.stats()
+        idle = not (stats.running or stats.waiting or stats.pages_in_use or server.service.in_flight)
+        if idle:
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def half(server, path: str, body: bytes, said: int | None = None) -> socket.socket:
+    """A connection on which a request was begun."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    length = len(body) if said is None else said
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode() + body)
+    return connection
+
+
+def long_request(**more) -> bytes:
+    body = {"model": "tiny", "messages": HELLO, "max_tokens": 200, "ignore_eos": True, **more}
+    return json.dumps(body).encode()
+
+
+BAD_BODIES = {
+    "nothing": b"",
+    "no JSON": b"{",
+    "not UTF-8": b'{"model": "\xff"}',
+    "half of a surrogate pair": b'{"model":"tiny","messages":[{"role":"user","content":"\\ud83e"}]}',
+    "half of one in an unknown field": b'{"model":"tiny","messages":[],"\\udc00": 1}',
+    "NaN": b'{"model":"tiny","messages":[{"role":"user","content":"x"}],"temperature":NaN}',
+    "infinity": b'{"model":"tiny","messages":[{"role":"user","content":"x"}],"temperature":1e999}',
+    "thousands of digits": b'{"model":"tiny","messages":[{"role":"user","content":"x"}],"n":'
+    + b"9" * 5000
+    + b"}",
+    "a deep list": b"[" * 100_000,
+    "a deep object": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    "a deep schema": b'{"model":"tiny","messages":[],"tools":' + b"[" * 500 + b"]" * 500 + b"}",
+    "a list": b"[]",
+    "a text": b'"hello"',
+    "null": b"null",
+}
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/v1/completions", "/v1/embeddings", "/tokenize"])
+def test_a_bad_body_is_a_400_with_a_message(server, path, name):
+    answer = server.ask("POST", path, BAD_BODIES[name])
+    assert answer.status == 400
+    assert answer.error["type"] == "invalid_request_error"
+    assert len(answer.error["message"]) < 500
+
+
+def test_a_body_of_another_type_is_a_400(server):
+    answer = server.ask("POST", CHAT, b"model=tiny", {"content-type": "application/x-www-form-urlencoded"})
+    assert answer.status == 400
+    assert "application/json" in answer.error["message"]
+
+
+def test_another_method_is_a_405_and_another_path_a_404(server):
+    assert server.get(CHAT).status == 405
+    assert server.ask("DELETE", "/v1/models").status == 405
+    assert server.get("/v1/%2e%2e/etc").status == 404
+    assert server.get("/v1/models/%00%ff").status == 404
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_unread(strict):
+    connection = half(strict, CHAT, b"", said=10**9)
+    assert b"413" in connection.recv(4096).split(b"\r\n")[0]
+
+
+def test_a_body_that_turns_out_too_large_is_refused(strict):
+    connection = socket.create_connection(("127.0.0.1", strict.port), timeout=20)
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    connection.sendall(head.encode() + b"2000\r\n" + b"x" * 0x2000 + b"\r\n")
+    assert b"413" in connection.recv(4096).split(b"\r\n")[0]
+
+
+def test_a_body_that_never_comes_is_a_408(strict):
+    connection = half(strict, CHAT, b'{"model"', said=100)
+    assert b"408" in connection.recv(4096).split(b"\r\n")[0]
+    assert at_rest(strict)
+
+
+def test_a_client_that_leaves_a_stream_frees_what_it_held(server):
+    connection = half(server, CHAT, long_request(stream=True))
+    assert b"200" in connection.recv(200)
+    connection.close()
+    assert at_rest(server)
+
+
+def test_a_client_that_leaves_before_the_answer_frees_what_it_held(server):
+    for path, body in [
+        (CHAT, long_request()),
+        ("/v1/messages", long_request()),
+        ("/v1/completions", json.dumps({"model": "tiny", "prompt": ["x"] * 20, "max_tokens": 200}).encode()),
+    ]:
+        connection = half(server, path, body)
+        time.sleep(0.05)
+        connection.close()
+        assert at_rest(server)
+
+
+def test_many_who_leave_at_once_leave_a_server_that_answers(server):
+    connections = [half(server, CHAT, long_request(stream=bool(i % 2))) for i in range(40)]
+    connections += [half(server, CHAT, b'{"mod', said=1000) for _ in range(40)]
+    for connection in connections:
+        connection.close()
+    assert at_rest(server)
+    assert server.post(CHAT, messages=HELLO, max_tokens=2).status == 200
+
+
+def test_a_full_queue_is_a_429_that_says_when_to_come_back(strict):
+    connections, answer = [], None
+    for _ in range(8):
+        connections.append(half(strict, CHAT, long_request(stream=True)))
+        answer = strict.post("/v1/messages", messages=HELLO, max_tokens=200)
+        if answer.status == 429:
+            break
+        assert answer.status == 200
+    assert answer is not None
+    assert (answer.status, answer.error["type"]) == (429, "rate_limit_error")
+    assert int(answer.headers["retry-after"]) >= 1
+    for connection in connections:
+        connection.close()
+    assert at_rest(strict)
+
+
+def test_a_reply_that_takes_too_long_is_a_504_that_is_not_tried_again(model):
+    with serving(model, request_timeout=0.001) as slow:
+        answer = slow.ask("POST", CHAT, long_request(n=8))
+        assert answer.status == 504
+        assert answer.headers["x-should-retry"] == "false"
+        told = slow.ask("POST", "/v1/messages", long_request(stream=True))
+        assert told.status == 200
+        name, data = told.events[-1]
+        assert name == "error"
+        assert data["error"]["type"] == "timeout_error"
+        streamed = slow.ask("POST", CHAT, long_request(stream=True, n=8))
+        assert "error" in streamed.events[-1][1]
+        assert at_rest(slow)
