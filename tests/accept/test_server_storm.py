@@ -58,13 +58,12 @@ def server(tmp_path_factory):
     save(initialise(config, seed=0), tokenizer, folder)
     code = "import sys; from glasshouse.cli import main; main(sys.argv[1:])"
     line = [sys.executable, "-c", code, "serve", str(folder), "--port", "0"]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    for printed in process.stdout:
-        if found := re.search(r"http://127\.0\.0\.1:(\d+)", printed):
-            break
-    else:
-        pytest.fail("the server named no address")
+    log = folder.parent / "log"
+    with log.open("w") as out:
+        process = subprocess.Popen(line, stdout=out, stderr=out)
+    while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text())):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
     yield process.pid, int(found[1])
     process.terminate()
     process.wait(30)

@@ -12,6 +12,8 @@ import random
 import re
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -113,13 +115,12 @@ def address(folder):
     """`glasshouse serve` in a process of its own."""
     code = "import sys; from glasshouse.cli import main; main(sys.argv[1:])"
     line = [sys.executable, "-c", code, "serve", str(folder), "--port", "0"]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    for printed in process.stdout:
-        if found := re.search(r"http://127\.0\.0\.1:\d+", printed):
-            break
-    else:
-        pytest.fail("the server named no address")
+    log = folder.parent / "log"
+    with log.open("w") as out:
+        process = subprocess.Popen(line, stdout=out, stderr=out)
+    while not (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
     yield found[0]
     process.terminate()
     process.wait(30)
@@ -148,8 +149,10 @@ def over_http(request, address, folder, tasks):
     """With the server's tokenizer endpoints, and with the folder's tokenizer in transformers."""
     os.environ.setdefault("OPENAI_API_KEY", "none")
     own = {"tokenizer": str(folder)} if request.param == "huggingface" else {}
+    with urllib.request.urlopen(f"{address}/v1/models") as reply:
+        name = json.load(reply)["data"][0]["id"]
     arguments = {
-        "model": folder.parent.name,
+        "model": name,
         "base_url": f"{address}/v1/completions",
         "tokenizer_backend": request.param,
         "max_length": 64,
