@@ -23,7 +23,7 @@ CLIENTS, AT_ONCE = 1000, 32
 PATIENCE = 120
 """Seconds after which a client that got no answer counts as hanging: no limit on speed."""
 
-CHAT = {"model": "any", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 200}
+CHAT = {"model": "model", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 200}
 ABSURD = (
     {"max_tokens": 10**18},
     {"max_tokens": -1},
