@@ -13,10 +13,10 @@ from glasshouse.inference.scheduler import Part, Row, Scheduler
 PAGE = 4
 
 
-def make(pages: int = 100, max_rows: int = 8, step_tokens: int = 16, whole_from: int | None = None) -> Scheduler:
-    return Scheduler(
-        PagePool(pages), PAGE, max_rows=max_rows, step_tokens=step_tokens, whole_from=whole_from
-    )
+def make(
+    pages: int = 100, max_rows: int = 8, step_tokens: int = 16, whole_from: int | None = None
+) -> Scheduler:
+    return Scheduler(PagePool(pages), PAGE, max_rows=max_rows, step_tokens=step_tokens, whole_from=whole_from)
 
 
 def row(length: int, number: int, first: int = 0) -> Row:
@@ -129,6 +129,17 @@ def test_a_common_beginning_is_read_once() -> None:
     assert counts[same] == (8, 4)
     assert counts[longer] == (12, 2)
     assert same.pages[:2] == first.pages[:2]
+
+
+def test_equal_prompts_that_come_together_are_not_all_read() -> None:
+    """Who finds no tokens left in a step waits outside, and finds the pages of those before."""
+    scheduler = make(step_tokens=16)
+    rows = [row(40, number) for number in range(8)]
+    for new in rows:
+        scheduler.add(new)
+    while not all(new.opened for new in rows):
+        read_all(scheduler)
+    assert sum(new.cached for new in rows) >= 4 * 36
 
 
 def test_another_adapter_shares_nothing() -> None:

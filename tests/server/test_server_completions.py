@@ -149,7 +149,6 @@ def test_a_stop_string_ends_the_text_before_it(server):
         ({"prompt": [319, 320]}, "outside the vocabulary of 320"),
         ({"prompt": [1] * 257}, "maximum context length is 256"),
         ({"prompt": "x", "logit_bias": {"4000": 1}}, "outside the vocabulary"),
-        ({"prompt": "x", "max_tokens": 0}, "max_tokens must be at least 1"),
         ({"prompt": "x", "guided_regex": "a", "guided_choice": ["b"]}, "one format at a time"),
         ({"prompt": "x", "temperature": 2.1}, "temperature"),
         ({"prompt": []}, "prompt"),

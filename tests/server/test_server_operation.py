@@ -176,6 +176,8 @@ def test_the_openapi_document_names_models_limits_and_failures(server):
                 assert {"400", "401", "403", "413", "429", "503"} <= set(operation["responses"]), path
     tokens = schemas["DetokenizeRequest"]["properties"]["tokens"]["items"]
     assert (tokens["minimum"], tokens["maximum"]) == (0, 319)
+    assert "security" not in document["paths"]["/v1/messages"]["post"]  # this server has no keys
+    assert "text/event-stream" in document["paths"]["/v1/messages"]["post"]["responses"]["200"]["content"]
 
 
 def test_importing_the_server_needs_no_model():

@@ -70,6 +70,7 @@ def serve(
     from glasshouse.inference import LanguageModel
     from glasshouse.inference.engine import Engine, EngineSettings
     from glasshouse.server.app import build
+    from glasshouse.server.logs import RequestLog
     from glasshouse.server.process import Process, listen, run
     from glasshouse.server.service import Service
 
@@ -77,7 +78,10 @@ def serve(
     engine = Engine(LanguageModel.load(folder, device), EngineSettings.parse(limits, source="engine"))
     service = Service(engine, name or _name(folder), settings)
     address = f"http://{_in_url(settings.host)}:{bound.getsockname()[1]}"
-    run(Process(build(service, known), service, lambda: _greet(service, folder, address, bool(known))), bound)
+    log = RequestLog(settings.log_content)
+    log.take_over()
+    app = build(service, known, log)
+    run(Process(app, service, lambda: _greet(service, folder, address, bool(known))), bound)
 
 
 def _name(folder: Path) -> str:

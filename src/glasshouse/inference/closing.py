@@ -81,7 +81,9 @@ class ByteVocabulary:
 
     def tokens_of(self, units: Sequence[int]) -> tuple[int, ...] | None:
         """The fewest tokens that spell the units; None where the vocabulary lacks a byte."""
-        best: list[tuple[int, int, int]] = [(0, -1, 0)]  # (tokens, the last of them, its start) up to each place
+        best: list[tuple[int, int, int]] = [
+            (0, -1, 0)
+        ]  # (tokens, the last of them, its start) up to each place
         text = bytes(unit if unit < 256 else 0 for unit in units)
         last_special = 0
         for end, unit in enumerate(units, 1):

@@ -72,7 +72,9 @@ class GrammarState:
 
     def accept(self, token: int) -> None:
         if not self._tokens.consume_token(token):
-            raise AssertionError(f"the grammar does not allow token {token}: {self._tokens.get_error()[:200]}")
+            raise AssertionError(
+                f"the grammar does not allow token {token}: {self._tokens.get_error()[:200]}"
+            )
         if token in self._vocabulary.end_ids:
             self._plan = Plan((), (), 0)
         elif self._plan is not None and self._plan.tokens[:1] == (token,):

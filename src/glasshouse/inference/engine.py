@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -22,17 +23,27 @@ from torch import Tensor
 from glasshouse.core.config import Config
 from glasshouse.core.errors import GlasshouseError, UsageError
 from glasshouse.inference.decoding import check_prompts
+from glasshouse.inference.drafter import Drafter
+from glasshouse.inference.grammar import GrammarCompiler
 from glasshouse.inference.job import Choice, Job, Ticket
 from glasshouse.inference.language_model import LanguageModel
 from glasshouse.inference.memory_ceiling import default_pages
 from glasshouse.inference.pages import PagePool
+from glasshouse.inference.penalties import Penalties
 from glasshouse.inference.request import Delta, Event, Finish, QueueFullError, Request, TokenScore
 from glasshouse.inference.runner import Piece, Runner
-from glasshouse.inference.sampling import choose
 from glasshouse.inference.scheduler import Part, Row, Scheduler
 from glasshouse.inference.text_stream import TextStream
 from glasshouse.inference.torch_runner import TorchRunner
+from glasshouse.inference.writers import Writers
+from glasshouse.model import Transformer
 from glasshouse.model.lora import adapter_names
+
+DRAFT_TOKENS = 8
+"""Most tokens guessed ahead for a text."""
+
+DRAFT_STEP = 16
+"""Most tokens of one step that texts write, guesses included: beyond, a guess costs as much as it may bring."""
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +58,12 @@ class EngineSettings(Config):
     )
     cache_bytes: int | None = Field(
         None, ge=1, description="ceiling of keys and values; by default a share of what is free"
+    )
+    draft_tokens: int | None = Field(
+        None, ge=0, description="most tokens guessed ahead for a text; by default as many as pay"
+    )
+    runner: Literal["auto", "native", "torch"] = Field(
+        "auto", description="what runs the model; auto: native where it can"
     )
     deterministic: bool = Field(
         False, description="nothing beside a text can change it, not even by a last bit"
@@ -92,19 +109,26 @@ class Engine:
 
     def __init__(self, model: LanguageModel, settings: EngineSettings | None = None) -> None:
         self.model, self.settings = model, settings or EngineSettings()
-        self._runner: Runner = TorchRunner(model.model, deterministic=self.settings.deterministic)
+        self.runner = _runner(model.model, self.settings)
         pages = self._count_pages()
-        self._runner.allocate(pages)
-        self._room = pages * self._runner.page_tokens  # tokens of the longest text
+        self.runner.allocate(pages)
+        self._room = pages * self.runner.page_tokens  # tokens of the longest text
         scaling = model.model.config.rope_scaling
         dynamic = scaling is not None and scaling.rope_type == "dynamic"
         self._scheduler = Scheduler(
             PagePool(pages),
-            self._runner.page_tokens,
+            self.runner.page_tokens,
             max_rows=self.settings.max_rows,
             step_tokens=self.settings.step_tokens,
             whole_from=model.model.config.max_position_embeddings if dynamic else None,
         )
+        most = self.settings.draft_tokens
+        if most is None:  # one token at a time, a wrong guess costs as much as a right one saves
+            most = 0 if isinstance(self.runner, TorchRunner) and self.runner.deterministic else DRAFT_TOKENS
+        self._draft_tokens = most
+        vocab = model.model.config.vocab_size
+        self._writers = Writers(vocab)
+        self._grammars = GrammarCompiler(model.tokenizer, vocab, model.stop_ids)
         self._adapters = frozenset(adapter_names(model.model))
         self._lock = threading.Condition()
         self._arrived: list[Job | Pooled] = []  # not yet seen by the thread
@@ -124,14 +148,13 @@ class Engine:
         Raises UsageError for a request that the model cannot serve, QueueFullError where too many wait.
         """
         limit = self._check(request)
+        if request.grammar is not None:
+            self._grammars.compile(request.grammar)
         ticket = Ticket(request)
         with self._lock:
             self._admit()
             job = Job(request, ticket, deliver, self._number, limit)
-            token_bytes = self.model.tokenizer.token_bytes
-            job.choices = [
-                Choice(job, index, TextStream(token_bytes, request.stop), None) for index in range(request.n)
-            ]
+            job.choices = [self._choice(job, index) for index in range(request.n)]
             for other in job.choices[1:]:
                 other.leader = job.choices[0]
             self._waiting += 1
@@ -219,7 +242,7 @@ class Engine:
 
     def _count_pages(self) -> int:
         """Pages below the memory ceiling; raises UsageError where not even one fits."""
-        size, tokens, ceiling = self._runner.page_bytes, self._runner.page_tokens, self.settings.cache_bytes
+        size, tokens, ceiling = self.runner.page_bytes, self.runner.page_tokens, self.settings.cache_bytes
         if ceiling is None:
             model = self.model.model
             return default_pages(size, tokens, model.config.context, self.settings.max_rows, model.device)
@@ -248,6 +271,12 @@ class Engine:
             return 1.0
         return max((starts[-1] - starts[0]) / (len(starts) - 1), 1.0)
 
+    def _choice(self, job: Job, index: int) -> Choice:
+        request, end_ids = job.request, self.model.stop_ids
+        text = TextStream(self.model.tokenizer.token_bytes, request.stop)
+        constraint = None if request.grammar is None else self._grammars.start(request.grammar)
+        return Choice(job, index, text, constraint, end_ids)
+
     def _check(self, request: Request) -> int:
         """How many new tokens a choice may have; raises UsageError for what cannot be served."""
         config = self.model.model.config
@@ -259,6 +288,8 @@ class Engine:
                 f"the model has no adapter called '{request.adapter}'",
                 fix=f"it has: {', '.join(sorted(self._adapters)) or 'none'}",
             )
+        if Penalties.needed(request.sampling):
+            Penalties(request.sampling, request.prompt, config.vocab_size)
         room = min(config.context, self._room + 1) - len(request.prompt)
         return room if request.max_new_tokens is None else min(request.max_new_tokens, room)
 
@@ -302,13 +333,14 @@ class Engine:
 
     def _step(self) -> None:
         """Read some tokens of every text that is on, and give those read to their end their next tokens."""
+        self._guess()
         parts = self._scheduler.plan()
         if not parts:
             return
         self._steps += 1
         try:
             wanted = [_wanted(part) for part in parts]
-            hidden = self._runner.hidden(
+            hidden = self.runner.hidden(
                 [
                     Piece(part.ids, part.row.read, part.row.pages, count, part.row.adapter)
                     for part, count in zip(parts, wanted, strict=True)
@@ -338,7 +370,7 @@ class Engine:
             job = row.job
             if _scored(row):
                 vocab = self.model.model.config.vocab_size
-                job.score_prompt(row.read, state, self._runner.logits, vocab)
+                job.score_prompt(row.read, state, self.runner.logits, vocab)
             if row.left > part.count:
                 self._scheduler.done(part)
                 continue
@@ -365,23 +397,35 @@ class Engine:
                 self._prompt_tokens += row.cached
             self._prompt_tokens += part.count
 
+    def _guess(self) -> None:
+        """Propose tokens for the texts that write, if they are few."""
+        writing = [row for row in self._scheduler.running if isinstance(row, Choice) and row.left == 1]
+        room = DRAFT_STEP - len(writing) if self._draft_tokens else 0
+        for choice in writing:
+            if room <= 0:
+                return
+            if choice.drafter is None:
+                choice.drafter = Drafter(choice.ids, self._draft_tokens)
+            drafts = choice.drafter.propose(choice.ids, min(room, choice.remaining - 1))
+            if drafts and choice.constraint is not None:
+                drafts = drafts[: choice.constraint.valid_prefix(drafts)]
+            choice.drafts = drafts
+            room -= len(drafts)
+
     def _write(self, writing: Sequence[tuple[Part, Tensor]]) -> None:
         """Choose the next tokens of rows whose states (1 + drafts, hidden) these are."""
+        choices = [part.row for part, _ in writing if isinstance(part.row, Choice)]
+        drafts = [part.drafts for part, _ in writing]
         counts = [len(states) for _, states in writing]
-        logits = self._runner.logits(torch.cat([states for _, states in writing]))
-        for (part, _), rows in zip(writing, logits.split(counts), strict=True):
-            choice = part.row
-            assert isinstance(choice, Choice)
-            tokens = []
-            for place, row in enumerate(rows):
-                key, position = torch.tensor([choice.key]), torch.tensor([len(choice.ids) + place])
-                token = int(choose(row[None], choice.job.request.sampling, key, position))
-                tokens.append(token)
-                if place < len(part.drafts) and part.drafts[place] != token:
-                    break
-            kept = choice.say(tokens, rows)
+        logits = self.runner.logits(torch.cat([states for _, states in writing])).split(counts)
+        tokens = self._writers.choose(choices, drafts, logits)
+        for (part, _), choice, chosen, rows in zip(writing, choices, tokens, logits, strict=True):
+            right = len(chosen) - 1
+            if choice.drafter is not None and part.drafts:
+                choice.drafter.learn(len(part.drafts), right)
+            kept = choice.say(chosen, rows)
             self._new_tokens += kept
-            self._scheduler.done(part, min(kept, len(tokens) - 1))
+            self._scheduler.done(part, min(kept, right))
             if choice.finish is not None:
                 self._scheduler.remove(choice)
                 self._close(choice.job)
@@ -411,6 +455,16 @@ class Engine:
             row.mean.set_exception(error)
         elif isinstance(row, Choice) and row.job in self._jobs:
             self._end(row.job, Finish("error"))
+
+
+def _runner(model: Transformer, settings: EngineSettings) -> Runner:
+    """The runner that the settings ask for. Raises UsageError if the native one cannot run the model."""
+    if settings.runner != "torch":
+        from glasshouse.inference.native_runner import NativeRunner
+
+        if settings.runner == "native" or NativeRunner.supports(model) is None:
+            return NativeRunner(model)
+    return TorchRunner(model, deterministic=settings.deterministic)
 
 
 def _scored(row: Row) -> bool:

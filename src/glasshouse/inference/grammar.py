@@ -7,9 +7,10 @@ of the schema, and a keyword that it cannot enforce is an error, never ignored.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 WHITE = r"[\x20\x0A\x0D\x09]{1,40}"
 """White space between the parts of a JSON text: enough for indentation, too little to go on for ever."""
+
+_SPECIAL = re.compile(r'<\[("(?:[^"\\]|\\.)*")\]>')
 
 KEPT = 64
 """Compiled grammars that one compiler keeps."""
@@ -93,7 +96,7 @@ class GrammarCompiler:
         return CompiledGrammar(tokens, units, plan_from(units, self._bytes))
 
 
-def _source(grammar: Grammar, special: dict[str, int]) -> str:
+def _source(grammar: Grammar, special: Mapping[str, int]) -> str:
     """The grammar as llguidance reads it. `special` are the ids of special tokens in the vocabulary at hand."""
     from llguidance import LLMatcher
 
@@ -117,7 +120,7 @@ def _source(grammar: Grammar, special: dict[str, int]) -> str:
         return LLMatcher.grammar_from_lark(
             f"start: PIECE\nPIECE: %regex {json.dumps({'substring_chars': source})} & /(?s:.)+/"
         )
-    return LLMatcher.grammar_from_lark(with_special(source, special))
+    return LLMatcher.grammar_from_lark(_numbered(source, special))
 
 
 def json_rule(schema: Any) -> str:
@@ -135,8 +138,21 @@ def literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def with_special(lark: str, special: dict[str, int]) -> str:
-    return lark
+def special_token(name: str) -> str:
+    """A special token in a Lark grammar, whatever its name: `<["[TOOL_CALLS]"]>`. This notation is ours."""
+    return f"<[{json.dumps(name)}]>"
+
+
+def _numbered(lark: str, special: Mapping[str, int]) -> str:
+    """The same grammar with the tokens' ids, as llguidance knows them."""
+
+    def number(match: re.Match[str]) -> str:
+        name = json.loads(match[1])
+        if name not in special:
+            raise UsageError(f"the tokenizer has no special token {name!r}", where="grammar")
+        return f"<[{special[name]}]>"
+
+    return _SPECIAL.sub(number, lark)
 
 
 def _reason(message: str) -> str:

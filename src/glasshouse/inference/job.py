@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
+from glasshouse.inference.drafter import Drafter
 from glasshouse.inference.request import Constraint, Delta, Event, Finish, PromptRead, Request, TokenScore
 from glasshouse.inference.sampling import row_key
 from glasshouse.inference.scheduler import Row
 from glasshouse.inference.text_stream import TextStream
+from glasshouse.inference.token_scores import token_scores
 
 SCORED = 2**23
 """Log-probabilities in memory at a time: 32 MiB, whatever the vocabulary."""
@@ -32,12 +33,22 @@ class Ticket:
 class Choice(Row):
     """One text of a request."""
 
-    def __init__(self, job: Job, index: int, text: TextStream, constraint: Constraint | None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        index: int,
+        text: TextStream,
+        constraint: Constraint | None = None,
+        end_ids: frozenset[int] = frozenset(),
+    ) -> None:
+        """`end_ids` end a text under a constraint, whether or not the request names them."""
         request = job.request
         whole = request.prompt_logprobs is not None and index == 0
         super().__init__(list(request.prompt), (job.number, index), request.adapter, shared=not whole)
         self.job, self.index, self.text, self.constraint = job, index, text, constraint
+        self.stop_ids = request.stop_ids if constraint is None else request.stop_ids | end_ids
         self.key = row_key(request.sampling.seed, index, request.prompt)
+        self.drafter: Drafter | None = None
         self.finish: Finish | None = None
 
     @property
@@ -57,7 +68,7 @@ class Choice(Row):
         kept: list[int] = []
         piece, finish = "", None
         for token in tokens:
-            if token in request.stop_ids:
+            if token in self.stop_ids:
                 finish = Finish("stop", token)
                 break
             kept.append(token)
@@ -65,7 +76,7 @@ class Choice(Row):
             piece += self.text.feed(token)
             if self.text.met is not None:
                 finish = Finish("stop", self.text.met)
-            elif self.constraint is not None and self.constraint.ended:
+            elif self.constraint is not None and self.constraint.ended and len(kept) == len(tokens):
                 finish = Finish("stop")
             elif self.remaining == 0:
                 finish = Finish("length")
@@ -73,7 +84,7 @@ class Choice(Row):
                 break
         scores: tuple[TokenScore, ...] = ()
         if request.logprobs is not None:
-            scores = tuple(score_tokens(logits[: len(kept)], kept, request.logprobs))
+            scores = tuple(token_scores(logits[: len(kept)], kept, [request.logprobs] * len(kept)))
         if finish and self.text.met is None:
             piece += self.text.finish()
             if self.text.met is not None:  # an incomplete character may complete a stop string
@@ -132,25 +143,10 @@ class Job:
         for first in range(0, count, step):
             rows = logits(states[first : min(first + step, count)])
             targets = prompt[len(self._scores) : len(self._scores) + len(rows)]
-            self._scores += score_tokens(rows, targets, alternatives)
+            self._scores += token_scores(rows, targets, [alternatives] * len(rows))
 
     def tell_read(self, cached: int) -> None:
         """The prompt is read."""
         self.read = True
         scored = self.request.prompt_logprobs is not None
         self.tell(PromptRead(cached, tuple(self._scores) if scored else None))
-
-
-def score_tokens(logits: Tensor, tokens: Sequence[int], alternatives: int) -> list[TokenScore]:
-    """Scores of tokens by the logits (tokens, vocab) before them."""
-    if not tokens:
-        return []
-    logprobs = logits.float().log_softmax(-1)
-    own = logprobs.gather(1, torch.tensor(tokens, dtype=torch.int64)[:, None])[:, 0].tolist()
-    top = logprobs.topk(min(alternatives, logprobs.shape[1]))
-    return [
-        TokenScore(token, value, tuple(zip(ids, values, strict=True)))
-        for token, value, ids, values in zip(
-            tokens, own, top.indices.tolist(), top.values.tolist(), strict=True
-        )
-    ]

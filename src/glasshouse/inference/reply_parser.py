@@ -268,7 +268,7 @@ class _Made:
     """One call, as far as it was read."""
 
     name: str
-    id: str | None
+    id: str | None = None
     arguments: str = ""
     ended: bool = False
     told: int = 0  # characters of the arguments that were told
@@ -344,12 +344,12 @@ class _Call:
             if "name" not in members:
                 return
         self.bad = reader.bad or not (set(members) | {reader.open_key or "name"}) <= _CALL_KEYS
-        name, call_id = loaded(members.get("name", "")), loaded(members.get("id", ""))
+        name = loaded(members.get("name", ""))
         if self.bad or not isinstance(name, str):
             self.bad = True
             return
         if not self.calls or self.calls[-1].ended:
-            self.calls.append(_Made(name, call_id if isinstance(call_id, str) else None))
+            self.calls.append(_Made(name))
         made = self.calls[-1]
         for key in ("arguments", "parameters"):
             if key in members:
@@ -358,6 +358,8 @@ class _Call:
                 made.arguments = reader.open_text
         if reader.done:
             made.ended = True
+            call_id = loaded(members.get("id", ""))
+            made.id = call_id if isinstance(call_id, str) else None
             arguments = loaded(made.arguments)
             if isinstance(arguments, str):  # some models write the arguments as a text that holds them
                 made.arguments, arguments = arguments, loaded(arguments)

@@ -18,7 +18,6 @@ from torch import Tensor
 from glasshouse.core.config import Config
 from glasshouse.core.seeds import derive
 
-
 CANDIDATES = 1024
 """Truncation and noise look at this many of the likeliest tokens first; rarely is it not enough."""
 

@@ -99,10 +99,11 @@ class Scheduler:
         """The next step. Empty only where nothing waits or runs, or all that waits is held up."""
         parts = [part for row in list(self.running) if (part := self._write(row))]
         writing = {part.row for part in parts}
-        self._admit()
         spent = sum(part.count + len(part.drafts) for part in parts)
+        budget = max(self.step_tokens - spent, self.page_tokens)
         reading = [row for row in self.running if row not in writing]
-        return parts + self._chunks(reading, max(self.step_tokens - spent, self.page_tokens))
+        self._admit(reading, budget)
+        return parts + self._chunks(reading, budget)
 
     def done(self, part: Part, accepted: int = 0) -> None:
         """The step is over: the part's tokens are read, and so many of its drafts were right.
@@ -137,13 +138,15 @@ class Scheduler:
         self._grow(row, row.read + 1 + len(drafts))
         return Part(row, 1, drafts)
 
-    def _admit(self) -> None:
+    def _admit(self, reading: list[Row], budget: int) -> None:
         """Let rows in, first come first served, while there are pages for all tokens that they have.
 
-        A page for each running row stays free, so that the new ones need not give way at once.
+        A page for each running row stays free, so that the new ones need not give way at once. Nobody is
+        let in without tokens to read: who comes later finds more pages to share. `reading` grows.
         """
+        free = budget - sum(min(row.left, budget // (4 if place else 2)) for place, row in enumerate(reading))
         for row in list(self.waiting):
-            if len(self.running) >= self.max_rows:
+            if len(self.running) >= self.max_rows or free <= 0:
                 return
             if not row.ready:
                 continue
@@ -158,6 +161,8 @@ class Scheduler:
             row.read = row.cached = len(found) * self.page_tokens
             self._grow(row, len(row.ids))
             insort(self.running, row, key=_order)
+            free -= min(row.left, budget // (4 if reading else 2))
+            insort(reading, row, key=_order)
 
     def _shared(self, row: Row) -> tuple[list[int], list[bytes]]:
         """Pages that hold the beginning of the row's ids, and their keys; at least a token is left to read."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
-from glasshouse.server.reply import (
+from glasshouse.inference.reply_parser import (
     Part,
     ReasoningDelta,
     TextDelta,
@@ -21,9 +20,10 @@ from glasshouse.server.signatures import Signer
 class Blocks:
     """One block is open at a time; a part of another kind closes it and opens the next."""
 
-    def __init__(self, signer: Signer) -> None:
+    def __init__(self, signer: Signer, thinking: Literal["told", "omitted", "none"] = "told") -> None:
+        """`thinking`: "omitted" gives blocks with a signature only, "none" no such blocks at all."""
         self.whole: list[dict[str, Any]] = []
-        self._signer = signer
+        self._signer, self._thinking = signer, thinking
         self._open = False
         self._arguments = ""
 
@@ -41,15 +41,16 @@ class Blocks:
                 yield from self._ensure({"type": "text", "text": ""})
                 self.whole[-1]["text"] += part.text
                 yield self._delta({"type": "text_delta", "text": part.text})
-            case ReasoningDelta():
+            case ReasoningDelta() if self._thinking != "none":
                 yield from self._ensure({"type": "thinking", "thinking": "", "signature": ""})
+                if self._thinking == "omitted":
+                    return
                 self.whole[-1]["thinking"] += part.text
                 yield self._delta({"type": "thinking_delta", "thinking": part.text})
             case ToolCallStart():
                 yield from self._close()
                 self._arguments = ""
-                call = f"toolu_{secrets.token_hex(12)}"
-                yield from self._ensure({"type": "tool_use", "id": call, "name": part.name, "input": {}})
+                yield from self._ensure({"type": "tool_use", "id": part.id, "name": part.name, "input": {}})
             case ToolCallDelta():
                 self._arguments += part.arguments
                 yield self._delta({"type": "input_json_delta", "partial_json": part.arguments})

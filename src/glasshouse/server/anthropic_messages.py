@@ -6,21 +6,25 @@ import json
 import secrets
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from glasshouse.inference.request import Delta, Finish, Grammar, PromptRead, Request
+from glasshouse.inference.request import Delta, Event, Finish, Grammar, PromptRead, Request
 from glasshouse.inference.sampling import Sampling
 from glasshouse.server import anthropic_prompt, genai
 from glasshouse.server.anthropic_blocks import Blocks
 from glasshouse.server.anthropic_types import (
     ERRORS,
+    STREAMED,
     AssistantMessage,
     CountTokensRequest,
     MessagesRequest,
+    ThinkingAdaptive,
+    ThinkingEnabled,
     TokenCount,
 )
 from glasshouse.server.body import StrictRoute
@@ -31,6 +35,7 @@ from glasshouse.server.reply import ReplyStream
 from glasshouse.server.running import Running
 from glasshouse.server.service import Service
 from glasshouse.server.sse import EventStream, event, unless_gone
+from glasshouse.server.tool_use import ReplyPlan
 
 PING = event({"type": "ping"}, "ping")
 
@@ -38,7 +43,7 @@ PING = event({"type": "ping"}, "ping")
 def router(service: Service) -> APIRouter:
     routes = APIRouter(route_class=StrictRoute, tags=["Anthropic"])
 
-    @routes.post("/v1/messages", response_model=AssistantMessage, responses=ERRORS)
+    @routes.post("/v1/messages", response_model=AssistantMessage, responses=STREAMED)
     async def create_message(body: MessagesRequest, http: HttpRequest) -> Response:
         """A reply of the assistant; with `stream` as named server-sent events."""
         message = await _Message.begin(service, body, Call.of(http.scope))
@@ -54,7 +59,8 @@ def router(service: Service) -> APIRouter:
         call.model = body.model
         body.note(call)
         service.adapter(body.model)
-        prompt = await anthropic_prompt.encode(service, body, [])
+        tools = anthropic_prompt.tool_use(body).for_template()
+        prompt = await anthropic_prompt.encode(service, body, tools)
         return JSONResponse({"input_tokens": len(prompt)})
 
     return routes
@@ -68,14 +74,18 @@ class _Message:
     body: MessagesRequest
     call: Call
     request: Request
+    plan: ReplyPlan
     id: str = field(default_factory=lambda: f"msg_{secrets.token_hex(12)}")
 
     @classmethod
     async def begin(cls, service: Service, body: MessagesRequest, call: Call) -> _Message:
         _note(body, call)
         adapter = service.adapter(body.model)
-        prompt = await anthropic_prompt.encode(service, body, [])
+        use = anthropic_prompt.tool_use(body)
+        prompt = await anthropic_prompt.encode(service, body, use.for_template())
         output = body.output_config.format if body.output_config else None
+        asked = Grammar("json_schema", json.dumps(output.schema_)) if output else None
+        plan = ReplyPlan.of(service, prompt, use, asked)
         temperature = 1.0 if body.temperature is None else body.temperature
         request = Request(
             prompt=prompt,
@@ -90,19 +100,24 @@ class _Message:
             ),
             stop=tuple(text for text in body.stop_sequences or () if text),
             stop_ids=service.model.stop_ids,
-            grammar=Grammar("json_schema", json.dumps(output.schema_)) if output else None,
+            grammar=plan.grammar,
             adapter=adapter,
             timeout=service.settings.request_timeout,
         )
-        message = cls(service, body, call, request)
+        message = cls(service, body, call, request, plan)
         call.response_id = message.id
         return message
 
-    def _blocks(self) -> Blocks:
-        return Blocks(self.service.signer)
+    def _reply(self) -> tuple[ReplyStream, Blocks]:
+        thinking = self.body.thinking
+        told = "none"
+        if isinstance(thinking, ThinkingEnabled | ThinkingAdaptive):
+            told = "omitted" if thinking.display == "omitted" else "told"
+        reply = ReplyStream(self.plan.parser(), self.plan.use.parallel, "toolu_")
+        return reply, Blocks(self.service.signer, told)
 
     async def whole(self, running: Running) -> dict[str, Any]:
-        reply, blocks = ReplyStream(), self._blocks()
+        reply, blocks = self._reply()
         with running:
             async for happened in running.events():
                 if isinstance(happened, Delta):
@@ -119,23 +134,11 @@ class _Message:
 
     async def stream(self, running: Running) -> AsyncGenerator[bytes, None]:
         """message_start, the blocks one after the other, message_delta, message_stop."""
-        reply, blocks = ReplyStream(), self._blocks()
+        reply, blocks = self._reply()
         try:
             with running:
-                async for happened in running.events():
-                    if isinstance(happened, PromptRead):
-                        message = self._head() | {
-                            "content": [],
-                            "stop_reason": None,
-                            "stop_sequence": None,
-                            "usage": self._usage(reply),
-                        }
-                        yield event({"type": "message_start", "message": message}, "message_start")
-                        yield PING
-                        continue
-                    for part in reply.feed(happened):
-                        for told in blocks.feed(part):
-                            yield event(told, told["type"])
+                async for piece in running.written(partial(self._events, reply, blocks)):
+                    yield piece
         except Exception as error:
             problem = known(error) or ApiError(500, "the server failed on this request")
             self.call.error = repr(error)
@@ -147,6 +150,15 @@ class _Message:
         change = {"stop_reason": reason, "stop_sequence": sequence, "stop_details": None, "container": None}
         yield event({"type": "message_delta", "delta": change, "usage": self._usage(reply)}, "message_delta")
         yield event({"type": "message_stop"}, "message_stop")
+
+    def _events(self, reply: ReplyStream, blocks: Blocks, happened: Event) -> list[bytes]:
+        """What an event of the engine is to the client."""
+        if isinstance(happened, PromptRead):
+            empty = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": self._usage(reply)}
+            message = self._head() | empty
+            return [event({"type": "message_start", "message": message}, "message_start"), PING]
+        told = [each for part in reply.feed(happened) for each in blocks.feed(part)]
+        return [event(each, each["type"]) for each in told]
 
     def _head(self) -> dict[str, Any]:
         return {"id": self.id, "type": "message", "role": "assistant", "model": self.body.model}

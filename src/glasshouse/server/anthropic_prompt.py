@@ -10,14 +10,18 @@ from glasshouse.server.anthropic_types import (
     CountTokensRequest,
     TextBlockParam,
     ThinkingBlockParam,
+    ToolChoiceNone,
+    ToolChoiceTool,
     ToolResultBlockParam,
     ToolUseBlockParam,
     UserMessageParam,
 )
 from glasshouse.server.errors import bad_request
-from glasshouse.server.prompts import encode_chat
+from glasshouse.server.prompts import encode_chat, with_tool_names
 from glasshouse.server.service import Service
 from glasshouse.server.signatures import Signer
+from glasshouse.server.tool_use import ToolUse
+from glasshouse.tools.definition import ToolDefinition
 
 
 async def encode(
@@ -51,7 +55,7 @@ async def encode(
             raise bad_request("messages: final assistant content cannot end with trailing whitespace")
         if not messages:
             raise bad_request("messages: at least one message of the user is needed")
-    return await encode_chat(service, "anthropic", messages, tools, prefill)
+    return await encode_chat(service, "anthropic", with_tool_names(messages), tools, prefill)
 
 
 def _messages(message: Any, signer: Signer) -> Iterator[dict[str, Any]]:
@@ -75,7 +79,7 @@ def _user_messages(message: UserMessageParam) -> Iterator[dict[str, Any]]:
             yield {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
         elif isinstance(block, TextBlockParam):
             texts.append(block.text)
-    if texts:
+    if texts or not message.content:
         yield {"role": "user", "content": "\n".join(texts)}
 
 
@@ -101,3 +105,16 @@ def _assistant_message(message: AssistantMessageParam, signer: Signer) -> dict[s
 
 def _text(content: str | Sequence[TextBlockParam]) -> str:
     return content if isinstance(content, str) else "\n".join(block.text for block in content)
+
+
+def tool_use(body: CountTokensRequest) -> ToolUse:
+    """The tools and `tool_choice`. Raises ApiError 400 for a choice that is no tool of the request."""
+    tools = [ToolDefinition.from_anthropic(tool.model_dump()) for tool in body.tools or ()]
+    match body.tool_choice:
+        case None | ToolChoiceNone():
+            return ToolUse.of(tools, "auto" if body.tool_choice is None else "none", None, True)
+        case ToolChoiceTool() as chosen:
+            return ToolUse.of(tools, "required", chosen.name, not chosen.disable_parallel_tool_use)
+        case chosen:
+            choice = "required" if chosen.type == "any" else "auto"
+            return ToolUse.of(tools, choice, None, not chosen.disable_parallel_tool_use)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, field_validator
 
 from glasshouse.server.body import Body, Part
+from glasshouse.server.openai_requests import Seed
 
 JsonObject = dict[str, Any]
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
@@ -55,7 +56,9 @@ AssistantBlock = Annotated[
 
 
 def _refuse_unread(value: Any) -> Any:
-    kinds = {part.get("type") for part in value if isinstance(part, dict)} if isinstance(value, list) else ()
+    kinds = (
+        {str(part.get("type")) for part in value if isinstance(part, dict)} if isinstance(value, list) else ()
+    )
     for kind in ("image", "document", "search_result"):
         if kind in kinds:
             raise ValueError(f"this model reads text only, not content of type '{kind}'")
@@ -92,6 +95,7 @@ class ToolParam(Part):
     name: ToolName
     description: str | None = None
     input_schema: JsonObject
+    strict: bool | None = None
 
 
 class ToolChoiceAuto(Part):
@@ -154,7 +158,9 @@ class CountTokensRequest(Body):
     system: str | list[TextBlockParam] | None = None
     tools: Annotated[list[ToolParam], Field(max_length=128)] | None = None
     tool_choice: ToolChoice | None = None
-    thinking: Thinking | None = None
+    thinking: Thinking | None = Field(
+        None, description="whether thinking is told; `max_tokens` alone bounds its length"
+    )
     output_config: OutputConfig | None = None
 
 
@@ -167,9 +173,7 @@ class MessagesRequest(CountTokensRequest):
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
-        None, description="not Anthropic's: makes a sampled reply repeatable"
-    )
+    seed: Seed | None = Field(None, description="not Anthropic's: makes a sampled reply repeatable")
 
 
 class TextBlock(BaseModel):
@@ -249,3 +253,5 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         504: "timeout_error",
     }.items()
 }
+
+STREAMED = ERRORS | {200: {"content": {"text/event-stream": {}}}}

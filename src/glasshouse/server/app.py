@@ -86,7 +86,7 @@ def build(
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _finished(FastAPI.openapi(app), service)
+            app.openapi_schema = _finished(FastAPI.openapi(app), service, bool(keys))
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  (FastAPI's way of changing the document)
@@ -105,14 +105,15 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return respond(Call.of(request.scope), problem)
 
 
-def _finished(document: dict[str, Any], service: Service) -> dict[str, Any]:
+def _finished(document: dict[str, Any], service: Service, keyed: bool) -> dict[str, Any]:
     """What the routes cannot say: which models and tokens there are, and how a key is given."""
     schemas = document["components"]["schemas"]
     for schema in schemas.values():
         field = schema.get("properties", {}).get("model")
         if field is not None and "model" in schema.get("required", ()) and field.get("maxLength"):
             field["enum"] = service.models
-    _bound_token_ids(schemas, service.tokenizer.vocab_size)
+    width = service.model.model.config.hidden_size
+    _bound(schemas, {"token-id": service.tokenizer.vocab_size - 1, "width": width})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     document["components"]["securitySchemes"] = {
@@ -122,17 +123,18 @@ def _finished(document: dict[str, Any], service: Service) -> dict[str, Any]:
     for path, verbs in document["paths"].items():
         for operation in verbs.values():
             operation["responses"].pop("422", None)  # a body that does not fit ends with 400 here
-            if path not in OPEN:
+            if keyed and path not in OPEN:
                 operation["security"] = [{"bearer": []}, {"x-api-key": []}]
     return document
 
 
-def _bound_token_ids(schema: Any, vocabulary: int) -> None:
+def _bound(schema: Any, most: dict[str, int]) -> None:
+    """Give numbers of these formats the maximum that the model sets."""
     if isinstance(schema, dict):
-        if schema.get("format") == "token-id":
-            schema["maximum"] = vocabulary - 1
+        if schema.get("type") == "integer" and schema.get("format") in most:
+            schema["maximum"] = most[schema["format"]]
         for inner in schema.values():
-            _bound_token_ids(inner, vocabulary)
+            _bound(inner, most)
     elif isinstance(schema, list):
         for inner in schema:
-            _bound_token_ids(inner, vocabulary)
+            _bound(inner, most)

@@ -50,7 +50,7 @@ def read_json(raw: bytes) -> Any:
     Raises ApiError 400 that says what is wrong.
     """
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_number)
         if _ESCAPED_SURROGATE.search(raw):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeError:
@@ -81,11 +81,12 @@ def _check_depth(value: Any) -> None:
     raise bad_request(_TOO_DEEP)
 
 
-def _finite(text: str) -> float:
+def _number(text: str) -> float | int:
+    """A number with a point or an exponent; 2.0 is a whole number, as JSON Schema has it."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text[:40]} is too large a number")
-    return value
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -59,11 +60,27 @@ class RequestLog:
         trace = "".join(traceback.format_exception(error))
         self._write("error", {"event": "failure", "request_id": call.id, "traceback": trace})
 
-    def notice(self, event: str, **more: Any) -> None:
+    def notice(self, event: str, level: str = "info", **more: Any) -> None:
         """News about the server itself."""
-        self._write("info", {"event": event, **more})
+        self._write(level, {"event": event, **more})
+
+    def take_over(self) -> None:
+        """Write what others in this process log (the HTTP protocol, the engine) as lines of the same kind."""
+        logging.basicConfig(handlers=[_Others(self)], level=logging.WARNING, force=True)
 
     def _write(self, level: str, line: dict[str, Any]) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         text = json.dumps({"time": now, "level": level, **line}, ensure_ascii=False, default=str)
         print(text, file=self._out or sys.stderr, flush=True)
+
+
+class _Others(logging.Handler):
+    def __init__(self, log: RequestLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        more = {"logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            more["traceback"] = "".join(traceback.format_exception(*record.exc_info))
+        self._log.notice("log", record.levelname.lower(), **more)

@@ -4,39 +4,37 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from glasshouse.inference.request import Delta, Finish, PromptRead, Request, TokenScore
+from glasshouse.inference.reply_parser import Part, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
+from glasshouse.inference.request import Delta, Event, Finish, PromptRead, Request, TokenScore
 from glasshouse.server import genai
 from glasshouse.server import openai_sampling as options
 from glasshouse.server.body import StrictRoute
 from glasshouse.server.call import Call
 from glasshouse.server.errors import ApiError, bad_request, known
 from glasshouse.server.openai_requests import ChatRequest
-from glasshouse.server.openai_responses import ERRORS, ChatCompletion
-from glasshouse.server.prompts import encode_chat, template_message
-from glasshouse.server.reply import (
-    Part,
-    ReasoningDelta,
-    ReplyStream,
-    TextDelta,
-)
+from glasshouse.server.openai_responses import STREAMED, ChatCompletion
+from glasshouse.server.prompts import encode_chat, template_messages
+from glasshouse.server.reply import ReplyStream
 from glasshouse.server.running import Running
 from glasshouse.server.service import Service
 from glasshouse.server.sse import COMMENT, EventStream, event, unless_gone
 from glasshouse.server.token_scores import chat_logprobs
+from glasshouse.server.tool_use import ReplyPlan
 
 
 def router(service: Service) -> APIRouter:
     routes = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
 
-    @routes.post("/v1/chat/completions", response_model=ChatCompletion, responses=ERRORS)
+    @routes.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
     async def create_chat_completion(body: ChatRequest, http: HttpRequest) -> Response:
         """A reply of the assistant; with `stream` as server-sent events."""
         chat = await _Chat.begin(service, body, Call.of(http.scope))
@@ -56,6 +54,7 @@ class _Chat:
     body: ChatRequest
     call: Call
     request: Request
+    plan: ReplyPlan
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(16)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -65,13 +64,15 @@ class _Chat:
         call.operation = genai.CHAT
         options.note(body, call, asked)
         adapter = service.adapter(body.model)
-        messages = [template_message(message) for message in body.messages]
+        use = options.tool_use(body)
+        messages = template_messages(body.messages)
         prefill = None
         if body.continue_final_message:
             if messages[-1]["role"] != "assistant":
                 raise bad_request("the last message must be the assistant's", "continue_final_message")
             prefill = messages.pop()["content"]
-        prompt = await encode_chat(service, "openai", messages, None, prefill)
+        prompt = await encode_chat(service, "openai", messages, use.for_template(), prefill)
+        plan = ReplyPlan.of(service, prompt, use, options.grammar(body))
         request = Request(
             prompt=prompt,
             max_new_tokens=service.new_tokens(len(prompt), asked),
@@ -80,21 +81,20 @@ class _Chat:
             stop=options.stop_texts(body),
             stop_ids=options.stop_ids(body, service),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-            grammar=options.grammar(body),
+            grammar=plan.grammar,
             adapter=adapter,
             timeout=service.settings.request_timeout,
         )
-        chat = cls(service, body, call, request)
+        chat = cls(service, body, call, request, plan)
         call.response_id = chat.id
         return chat
 
     async def whole(self, running: Running) -> dict[str, Any]:
-        replies = [ReplyStream() for _ in range(self.request.n)]
+        replies = self._replies()
         with running:
             async for happened in running.events():
                 if isinstance(happened, Delta):
                     replies[happened.choice].feed(happened)
-                    replies[happened.choice].scores += happened.scores
         return {
             "id": self.id,
             "object": "chat.completion",
@@ -104,10 +104,24 @@ class _Chat:
             "usage": self._usage(replies),
         }
 
+    def _replies(self) -> list[ReplyStream]:
+        parallel = self.plan.use.parallel
+        return [ReplyStream(self.plan.parser(), parallel) for _ in range(self.request.n)]
+
     def _choice(self, index: int, reply: ReplyStream) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": None}
+        content = reply.text if reply.text or not reply.calls else None
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if reply.reasoning:
             message["reasoning_content"] = reply.reasoning
+        if reply.calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in reply.calls
+            ]
         return {
             "index": index,
             "message": message,
@@ -117,24 +131,11 @@ class _Chat:
 
     async def stream(self, running: Running) -> AsyncGenerator[bytes, None]:
         """The role first, then what is added, the reason of each end, the usage if asked for, [DONE]."""
-        replies = [ReplyStream() for _ in range(self.request.n)]
+        replies = self._replies()
         try:
             with running:
-                async for happened in running.events():
-                    if isinstance(happened, PromptRead):
-                        for index in range(self.request.n):
-                            yield self._chunk(index, {"role": "assistant", "content": ""})
-                        continue
-                    reply = replies[happened.choice]
-                    parts = reply.feed(happened)
-                    reply.scores += happened.scores
-                    for part in parts:
-                        if change := _change(part):
-                            yield self._chunk(happened.choice, change, scores=reply.scores)
-                            reply.scores = []
-                    if happened.finish is not None:
-                        reason = self._reason(reply)
-                        yield self._chunk(happened.choice, {}, reason, reply.scores)
+                async for piece in running.written(partial(self._chunks, replies)):
+                    yield piece
         except Exception as error:
             problem = known(error) or ApiError(500, "the server failed on this request")
             self.call.error = repr(error)
@@ -143,6 +144,20 @@ class _Chat:
         if self.body.stream_options and self.body.stream_options.include_usage:
             yield event(self._head() | {"choices": [], "usage": self._usage(replies)})
         yield event("[DONE]")
+
+    def _chunks(self, replies: Sequence[ReplyStream], happened: Event) -> Iterator[bytes]:
+        """What an event of the engine is to the client."""
+        if isinstance(happened, PromptRead):
+            for index in range(self.request.n):
+                yield self._chunk(index, {"role": "assistant", "content": ""})
+            return
+        reply = replies[happened.choice]
+        for part in reply.feed(happened):
+            if change := _change(part):
+                yield self._chunk(happened.choice, change, scores=reply.scores)
+                reply.scores = []
+        if happened.finish is not None:
+            yield self._chunk(happened.choice, {}, self._reason(reply), reply.scores)
 
     def _head(self) -> dict[str, Any]:
         return {
@@ -195,4 +210,13 @@ def _change(part: Part) -> dict[str, Any] | None:
             return {"content": part.text}
         case ReasoningDelta():
             return {"reasoning_content": part.text}
+        case ToolCallStart():
+            function = {"name": part.name, "arguments": ""}
+            return _tool_call(part.index, {"id": part.id, "type": "function", "function": function})
+        case ToolCallDelta():
+            return _tool_call(part.index, {"function": {"arguments": part.arguments}})
     return None
+
+
+def _tool_call(index: int, told: dict[str, Any]) -> dict[str, Any]:
+    return {"tool_calls": [{"index": index, **told}]}

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -23,9 +24,9 @@ from glasshouse.server import genai
 from glasshouse.server import openai_sampling as options
 from glasshouse.server.body import StrictRoute
 from glasshouse.server.call import Call
-from glasshouse.server.errors import ApiError, bad_request, known
+from glasshouse.server.errors import ApiError, known
 from glasshouse.server.openai_requests import CompletionRequest
-from glasshouse.server.openai_responses import ERRORS, Completion
+from glasshouse.server.openai_responses import STREAMED, Completion
 from glasshouse.server.prompts import encode_prompts
 from glasshouse.server.running import Running
 from glasshouse.server.service import Service
@@ -39,7 +40,7 @@ DEFAULT_TOKENS = 16
 def router(service: Service) -> APIRouter:
     routes = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
 
-    @routes.post("/v1/completions", response_model=Completion, responses=ERRORS)
+    @routes.post("/v1/completions", response_model=Completion, responses=STREAMED)
     async def create_completion(body: CompletionRequest, http: HttpRequest) -> Response:
         """Texts that continue the prompts; with `stream` as server-sent events."""
         made = await _Completions.begin(service, body, Call.of(http.scope))
@@ -81,8 +82,6 @@ class _Completions:
         call.operation = genai.TEXT_COMPLETION
         options.note(body, call, asked)
         adapter = service.adapter(body.model)
-        if asked == 0 and not body.echo:
-            raise bad_request("max_tokens must be at least 1 unless echo is true", "max_tokens")
         begins = not body.echo if body.add_special_tokens is None else body.add_special_tokens
         prompts = await encode_prompts(service, body.prompt, begins)
         sampling, stop = options.sampling(body, service), options.stop_texts(body)
@@ -150,9 +149,8 @@ class _Completions:
                 choices = self._choices(place)
                 told += choices
                 with running if place == 0 else await self.start(place) as current:
-                    async for happened in current.events():
-                        for index, text in self._add(place, choices, happened):
-                            yield self._chunk(choices[index], text)
+                    async for piece in current.written(partial(self._chunks, place, choices)):
+                        yield piece
         except Exception as error:
             problem = known(error) or ApiError(500, "the server failed on this request")
             self.call.error = repr(error)
@@ -192,6 +190,10 @@ class _Completions:
             choice.finish = choice.finish and Finish("stop", happened.ids[0])
         choice.text += text
         return [(happened.choice, text)] if text or happened.finish else []
+
+    def _chunks(self, place: int, choices: list[_Choice], happened: Event) -> list[bytes]:
+        told = self._add(place, choices, happened)
+        return [self._chunk(choices[index], text) for index, text in told]
 
     def _head(self) -> dict[str, Any]:
         return {

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints, field_validator
 
 from glasshouse.server.body import Body, Part
 
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63)]  # bounds that are exact as floats, too
 Tokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1, json_schema_extra={"format": "token-id"})]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -38,7 +39,7 @@ class GenerationFields(Body):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    seed: Seed | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
@@ -75,7 +76,9 @@ class _WithContent(Part):
     @classmethod
     def _is_text(cls, value: Any) -> Any:
         kinds = (
-            {part.get("type") for part in value if isinstance(part, dict)} if isinstance(value, list) else ()
+            {str(part.get("type")) for part in value if isinstance(part, dict)}
+            if isinstance(value, list)
+            else ()
         )
         for kind in ("image_url", "input_audio", "file"):
             if kind in kinds:
@@ -221,4 +224,4 @@ class EmbeddingRequest(Body):
     model: str = Field(max_length=1000)
     input: Prompt
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    dimensions: Annotated[int, Field(ge=1, json_schema_extra={"format": "width"})] | None = None

@@ -142,3 +142,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 """Every way a request may fail, for the OpenAPI document."""
+
+STREAMED = ERRORS | {200: {"content": {"text/event-stream": {}}}}
+"""The same for routes that may answer with events."""

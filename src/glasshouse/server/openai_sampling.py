@@ -7,16 +7,21 @@ import secrets
 
 from glasshouse.inference.request import Grammar
 from glasshouse.inference.sampling import Sampling
+from glasshouse.inference.tool_grammar import ToolChoice
 from glasshouse.server import genai
 from glasshouse.server.call import Call
 from glasshouse.server.errors import bad_request
 from glasshouse.server.openai_requests import (
+    AllowedTools,
     ChatRequest,
     GenerationFields,
     JsonObjectFormat,
     JsonSchemaFormat,
+    NamedTool,
 )
 from glasshouse.server.service import Service
+from glasshouse.server.tool_use import ToolUse
+from glasshouse.tools.definition import ToolDefinition
 
 ANY_OBJECT = '{"type": "object"}'
 
@@ -89,6 +94,24 @@ def _guided(body: GenerationFields):
         yield Grammar("json_schema", ANY_OBJECT)
     if wanted and wanted.piece_of is not None:
         yield Grammar("piece_of", wanted.piece_of)
+
+
+def tool_use(body: ChatRequest) -> ToolUse:
+    """The tools and `tool_choice`. Raises ApiError 400 for a choice that is no tool of the request."""
+    tools = [ToolDefinition.from_openai(tool.model_dump()) for tool in body.tools or ()]
+    choice: ToolChoice = "auto"
+    name = None
+    match body.tool_choice:
+        case "none" | "required" as word:
+            choice = word
+        case NamedTool(function=function):
+            choice, name = "required", function.name
+        case AllowedTools(allowed_tools=allowed):
+            choice, names = allowed.mode, {tool.function.name for tool in allowed.tools}
+            if missing := names - {tool.name for tool in tools}:
+                raise bad_request(f"there is no tool called '{min(missing)[:100]}'", "tool_choice")
+            tools = [tool for tool in tools if tool.name in names]
+    return ToolUse.of(tools, choice, name, body.parallel_tool_calls is not False)
 
 
 def note(body: GenerationFields, call: Call, max_tokens: int | None) -> None:

@@ -103,8 +103,23 @@ def extended(tokenizer: Tokenizer, ids: list[int], more: str) -> list[int]:
     return ids + tokenizer.encode(more)
 
 
-def template_message(message: Message) -> dict[str, Any]:
-    """A message as chat templates expect it: one text, system for developer, arguments as an object."""
+def template_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as chat templates expect them: one text, system for developer, arguments as an object."""
+    return with_tool_names([_template_message(message) for message in messages])
+
+
+def with_tool_names(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages, results of tools with their tools' names, which some templates want."""
+    names: dict[str, str] = {}
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            names[call["id"]] = call["function"]["name"]
+        if message["role"] == "tool" and message["tool_call_id"] in names:
+            message["name"] = names[message["tool_call_id"]]
+    return messages
+
+
+def _template_message(message: Message) -> dict[str, Any]:
     role = "system" if message.role == "developer" else message.role
     made: dict[str, Any] = {"role": role, "content": _text(message.content)}
     if isinstance(message, AssistantMessage):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -65,6 +65,19 @@ class Running:
                     if error := failure(event.finish):
                         raise error
             yield event
+
+    async def written(self, told: Callable[[Event], Iterable[bytes]]) -> AsyncIterator[bytes]:
+        """What the events are to a client, joined as long as another event is there already."""
+        waiting: list[bytes] = []
+        try:
+            async for event in self.events():
+                waiting += told(event)
+                if waiting and self._inbox.empty():
+                    yield b"".join(waiting)
+                    waiting.clear()
+        except ApiError:
+            yield b"".join(waiting)
+            raise
 
 
 def failure(finish: Finish) -> ApiError | None:

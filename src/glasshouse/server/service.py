@@ -18,6 +18,7 @@ from glasshouse.server.running import Running
 from glasshouse.server.settings import ServerSettings
 from glasshouse.server.signatures import Signer
 from glasshouse.tokenizer import Tokenizer
+from glasshouse.tools.formats import ReplyFormat, detect_format
 
 
 @dataclass
@@ -53,6 +54,11 @@ class Service:
     def models(self) -> list[str]:
         """Every name that a request may give."""
         return [self.name, *(f"{self.name}:{adapter}" for adapter in self.adapters)]
+
+    @cached_property
+    def form(self) -> ReplyFormat:
+        """What replies may hold beside text, as the chat template has it."""
+        return detect_format(self.tokenizer.chat_template)
 
     @cached_property
     def longest_token(self) -> int:

@@ -14,7 +14,7 @@ from glasshouse.server.body import Body, StrictRoute
 from glasshouse.server.call import Call
 from glasshouse.server.openai_requests import Message, TokenId, ToolParam
 from glasshouse.server.openai_responses import ERRORS
-from glasshouse.server.prompts import off_loop, template_message, text_size
+from glasshouse.server.prompts import off_loop, template_messages, text_size
 from glasshouse.server.service import Service
 from glasshouse.server.token_scores import token_name
 
@@ -91,7 +91,7 @@ def router(service: Service) -> APIRouter:
             if body.add_special_tokens:
                 ids = [tokenizer.bos_id, *ids]
         else:
-            messages = [template_message(message) for message in body.messages]
+            messages = template_messages(body.messages)
             tools = [tool.model_dump(exclude_none=True) for tool in body.tools or ()]
             generation = body.add_generation_prompt is not False
             encode = partial(tokenizer.encode_chat, messages, generation, tools or None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from glasshouse.core.errors import UsageError
@@ -13,7 +13,10 @@ from glasshouse.core.errors import UsageError
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 """Anthropic's rule; OpenAI's is the same with 64."""
 
-_NOTHING: Mapping[str, Any] = {"type": "object", "properties": {}}
+
+def _nothing() -> dict[str, Any]:
+    """The parameters of a tool that takes none."""
+    return {"type": "object", "properties": {}}
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class ToolDefinition:
 
     name: str
     description: str = ""
-    parameters: Mapping[str, Any] = _NOTHING  # a JSON Schema of type "object"
+    parameters: Mapping[str, Any] = field(default_factory=_nothing)  # a JSON Schema of type "object"
     strict: bool = False
 
     def __post_init__(self) -> None:
@@ -56,7 +59,7 @@ class ToolDefinition:
         return cls(
             function.get("name", ""),
             function.get("description") or "",
-            function.get("parameters") or _NOTHING,
+            function.get("parameters") or _nothing(),
             function.get("strict") or False,
         )
 
