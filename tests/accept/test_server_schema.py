@@ -78,6 +78,9 @@ def minimal(schema: Any) -> Any:
         texts = [kind for kind in schema.get(union, []) if kind.get("type") == "string"]
         if texts:
             schema = {key: value for key, value in schema.items() if key != union} | texts[0]
+    roles = schema.get("discriminator", {}).get("mapping", {})
+    if "user" in roles:  # a conversation of the user's words alone
+        schema = {"$ref": roles["user"]}
     if isinstance(schema.get("properties"), dict):
         required = schema.get("required", [])
         schema["properties"] = {name: schema["properties"][name] for name in required}
