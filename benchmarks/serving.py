@@ -107,19 +107,20 @@ def versions() -> list[str]:
 # The servers
 
 
+GLASSHOUSE = "from glasshouse.cli import main; main(sys.argv[1:])"
+
+
 def ours(model: Path) -> list[str]:
-    return [*python("from glasshouse.cli import main; main(sys.argv[1:])"), "serve", str(model), "--port"]
+    return [*python(GLASSHOUSE), "serve", str(model), "--port"]
 
 
 def llama_cpp(model: Path, work: Path) -> list[str] | None:
     if not all(importlib.util.find_spec(name) for name in ("llama_cpp", "starlette_context")):
         print("notice: llama-cpp-python[server] is not installed, left out", file=sys.stderr)
         return None
-    from glasshouse.cli import main as glasshouse
-
     file = work / "model.gguf"
-    with contextlib.suppress(SystemExit):
-        glasshouse(["export", str(model), "--to", "gguf", "--type", "F32", "--out", str(file)])
+    export = ["export", str(model), "--to", "gguf", "--precision", "F32", "--out", str(file)]
+    subprocess.run([*python(GLASSHOUSE), *export], check=True, stdout=sys.stderr)
     threads = str(os.cpu_count())
     settings = ["--n_ctx", "512", "--n_threads", threads, "--n_threads_batch", threads, "--verbose", "false"]
     return [sys.executable, "-m", "llama_cpp.server", "--model", str(file), *settings, "--port"]

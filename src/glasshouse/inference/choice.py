@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from glasshouse.inference.penalties import Penalties
-from glasshouse.inference.sampling import CANDIDATES, Sampling, gumbel, gumbel_of, thresholds
+from glasshouse.inference.sampling import Sampling, gumbel, gumbel_of, likeliest, thresholds
 
 if TYPE_CHECKING:
     from glasshouse.inference.request import Constraint
 
-TAKEN_BACK = 8
+TAKEN_BACK = 5
 """Choices of one step that may be taken back; after them the shortest way to close is begun."""
 
 
@@ -140,12 +140,11 @@ def _choose(logits: Tensor, settings: RowSettings, keys: Tensor, positions: Tens
     drawn = settings.drawn
     scores = logits[drawn] / settings.temperature  # (drawn, vocab)
     keys, positions = keys[drawn], positions[drawn]
-    least = thresholds(scores, settings.top_k, settings.top_p, settings.min_p)
-    chosen = keys.new_empty(len(drawn))
-    if least is None:
+    if settings.top_k is None and settings.top_p is None and settings.min_p is None:
         chosen = (scores + gumbel(keys, positions, scores.shape[-1])).argmax(-1)
     else:  # few tokens stay: noise is made for these alone
-        values, ids = scores.topk(min(CANDIDATES, scores.shape[-1]))  # (drawn, candidates)
+        values, ids = likeliest(scores)  # (drawn, candidates)
+        least = thresholds(scores, values, settings.top_k, settings.top_p, settings.min_p)
         values = values.masked_fill(values < least, -torch.inf)
         best = (values + gumbel_of(keys, positions, ids)).argmax(-1, keepdim=True)
         chosen = ids.gather(-1, best)[:, 0]

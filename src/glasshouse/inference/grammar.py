@@ -6,21 +6,24 @@ of the schema, and a keyword that it cannot enforce is an error, never ignored.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from glasshouse.core.errors import UsageError
-from glasshouse.inference.closing import ByteVocabulary, Plan, plan_from
-from glasshouse.inference.constraint import GrammarState
+from glasshouse.core.errors import GlasshouseError, UsageError
+from glasshouse.inference.byte_vocabulary import ByteVocabulary
+from glasshouse.inference.closing import Closer, Plan
+from glasshouse.inference.constraint import GrammarState, allowed_bits, reason
 from glasshouse.inference.request import Grammar
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
+    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+    from llguidance._tokenizer import TokenizerWrapper
 
     from glasshouse.tokenizer import Tokenizer
 
@@ -28,6 +31,20 @@ WHITE = r"[\x20\x0A\x0D\x09]{1,40}"
 """White space between the parts of a JSON text: enough for indentation, too little to go on for ever."""
 
 _SPECIAL = re.compile(r'<\[("(?:[^"\\]|\\.)*")\]>')
+
+_STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
+
+_WORD = re.compile(r"[a-zA-Z0-9]+|[^\x00-\x20]")
+
+_FORMATS = {"email": "@", "uri": ":", "date": "-", "date-time": "T", "time": ":", "duration": "P"}
+
+_SYNTAX = frozenset("\\^$*+?(){}|[]")
+
+SPELLED = 32
+"""Texts of a grammar that the search for a way to close tries as a whole."""
+
+FUEL = 100
+"""What llguidance may spend on each character of a text to quote from (1,000,000 a grammar otherwise)."""
 
 KEPT = 64
 """Compiled grammars that one compiler keeps."""
@@ -39,6 +56,7 @@ class CompiledGrammar:
 
     tokens: LLMatcher
     units: LLMatcher
+    closer: Closer
     plan: Plan | None  # the shortest text; None where none was found
 
 
@@ -58,10 +76,9 @@ class GrammarCompiler:
         self._bytes: ByteVocabulary | None = None
 
     def start(self, grammar: Grammar) -> GrammarState:
-        """The grammar at the beginning of a text. Raises UsageError, with llguidance's reason, if it refuses."""
+        """The grammar at the beginning of a text. Raises UsageError with llguidance's reason."""
         compiled = self.compile(grammar)
-        assert self._bytes is not None
-        return GrammarState(compiled.tokens, compiled.units, self._bytes, compiled.plan)
+        return GrammarState(compiled.tokens, compiled.units, compiled.closer, compiled.plan)
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
         """The compiled grammar, made now or kept from before."""
@@ -77,27 +94,32 @@ class GrammarCompiler:
         from llguidance import LLMatcher
 
         if self._tokens is None or self._bytes is None:
-            self._tokens = _token_vocabulary(self._tokenizer, self._vocab_size, self._end_ids)
             self._bytes = ByteVocabulary(self._tokenizer, self._end_ids)
+            self._tokens = _token_vocabulary(self._tokenizer, self._bytes, self._vocab_size, self._end_ids)
         matchers = []
         for tokenizer, ids in (
             (self._tokens, self._tokenizer.special),
             (self._bytes.tokenizer, self._bytes.special),
         ):
-            matcher = LLMatcher(tokenizer, _source(grammar, ids), log_level=0)
+            matcher = LLMatcher(tokenizer, _source(grammar, ids), log_level=0, limits=_limits(grammar))
             if matcher.is_error():
                 raise UsageError(
-                    f"the {grammar.kind} cannot be followed: {_reason(matcher.get_error())}",
+                    f"the {grammar.kind} cannot be followed: {reason(matcher.get_error())}",
                     where="grammar",
                     fix="leave out what is not supported",
                 )
             matchers.append(matcher)
         tokens, units = matchers
-        return CompiledGrammar(tokens, units, plan_from(units, self._bytes))
+        try:
+            allowed_bits(tokens)
+        except GlasshouseError as error:
+            raise UsageError(error.what, where=error.where, fix=error.fix) from None
+        closer = Closer(self._bytes, _spelled(grammar))
+        return CompiledGrammar(tokens, units, closer, closer.plan(units))
 
 
 def _source(grammar: Grammar, special: Mapping[str, int]) -> str:
-    """The grammar as llguidance reads it. `special` are the ids of special tokens in the vocabulary at hand."""
+    """The grammar as llguidance reads it; `special` are the ids of special tokens in the vocabulary."""
     from llguidance import LLMatcher
 
     if grammar.kind == "choices":
@@ -121,6 +143,15 @@ def _source(grammar: Grammar, special: Mapping[str, int]) -> str:
             f"start: PIECE\nPIECE: %regex {json.dumps({'substring_chars': source})} & /(?s:.)+/"
         )
     return LLMatcher.grammar_from_lark(_numbered(source, special))
+
+
+def _limits(grammar: Grammar) -> LLParserLimits:
+    """llguidance's own limits; a long text needs more to be made into a grammar, about 10 µs a character."""
+    from llguidance import LLParserLimits
+
+    if grammar.kind != "piece_of":
+        return LLParserLimits()
+    return LLParserLimits(initial_lexer_fuel=1_000_000 + FUEL * len(grammar.source))
 
 
 def json_rule(schema: Any) -> str:
@@ -155,10 +186,52 @@ def _numbered(lark: str, special: Mapping[str, int]) -> str:
     return _SPECIAL.sub(number, lark)
 
 
-def _reason(message: str) -> str:
-    """llguidance's message without the dump of its state."""
-    lines = [line.strip() for line in message.split("<state>")[0].splitlines()]
-    return " ".join(line for line in lines if line)[:500]
+def _spelled(grammar: Grammar) -> list[bytes]:
+    """Texts that a grammar spells out: what may end free text."""
+    source = str(grammar.source)
+    if grammar.kind == "regex":
+        texts = _words(source)
+    elif grammar.kind == "json_schema":
+        texts = [word for pattern in _patterns(json.loads(source)) for word in _words(pattern)]
+    elif grammar.kind == "lark":
+        texts = _literals(source)
+    else:
+        texts = []
+    return [text.encode() for text in dict.fromkeys(texts) if text][:SPELLED]
+
+
+def _words(pattern: str) -> list[str]:
+    """The words and signs of a regular expression; last the whole without the signs of its syntax."""
+    words = _WORD.findall(pattern)
+    return [*words, "".join(word for word in words if word not in _SYNTAX)]
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    """The regular expressions in a JSON Schema, and for formats the signs that they cannot do without."""
+    if not isinstance(schema, (dict, list)):
+        return
+    for key, value in schema.items() if isinstance(schema, dict) else enumerate(schema):
+        if key == "pattern" and isinstance(value, str):
+            yield value
+        elif key == "format" and value in _FORMATS:
+            yield _FORMATS[value]
+        yield from _patterns(value)
+
+
+def _literals(lark: str) -> list[str]:
+    """The quoted texts of a Lark grammar, without those of the schemas in it."""
+    place = 0
+    while (place := lark.find("%json", place)) >= 0:
+        start = place + len("%json")
+        start += len(lark[start:]) - len(lark[start:].lstrip())
+        with contextlib.suppress(ValueError):
+            lark = lark[:place] + lark[json.JSONDecoder().raw_decode(lark, start)[1] :]
+        place += 1
+    texts: list[str] = []
+    for quoted in _STRING.findall(_SPECIAL.sub("", lark)):
+        with contextlib.suppress(ValueError):
+            texts.append(json.loads(quoted))
+    return [text for text in texts if len(text) > 1]
 
 
 class _Wrapped:
@@ -167,20 +240,33 @@ class _Wrapped:
     is_tokenizer_wrapper = True
     bos_token_id = None
 
-    def __init__(self, tokenizer: Tokenizer, tokens: Sequence[bytes], eos: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, spelling: ByteVocabulary, tokens: Sequence[bytes], eos: int
+    ) -> None:
         self.tokens, self.eos_token_id = tokens, eos
         self.special_token_ids = sorted(tokenizer.special.values())
-        self._tokenizer = tokenizer
+        self._tokenizer, self._spelling = tokenizer, spelling
 
     def __call__(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text)
+        """The tokens that the model was trained to see for a text, if they are that text byte by byte.
+
+        Others put a space before the first word, normalize, or have an unknown token; then the fewest
+        tokens that spell it, none if the vocabulary cannot.
+        """
+        ids = self._tokenizer.encode(text)
+        if b"".join(map(self._spelling.bytes_of, ids)) == text.encode():
+            return ids
+        return list(self._spelling.tokens_of(list(text.encode())) or ())
 
 
-def _token_vocabulary(tokenizer: Tokenizer, vocab_size: int, end_ids: frozenset[int]) -> LLTokenizer:
+def _token_vocabulary(
+    tokenizer: Tokenizer, spelling: ByteVocabulary, vocab_size: int, end_ids: frozenset[int]
+) -> LLTokenizer:
     """The model's vocabulary; special tokens are no part of any text."""
     from llguidance import LLTokenizer
 
     ends = sorted(end_ids)
     tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
     tokens += [b""] * (vocab_size - len(tokens))
-    return LLTokenizer(_Wrapped(tokenizer, tokens, ends[0]), eos_token=ends)
+    wrapped = _Wrapped(tokenizer, spelling, tokens, ends[0])
+    return LLTokenizer(cast("TokenizerWrapper", wrapped), eos_token=ends)

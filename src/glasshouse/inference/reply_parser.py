@@ -1,12 +1,12 @@
 """A reply as it comes, taken apart: reasoning, text and tool calls, whatever the pieces it comes in.
 
-What stands between the tags is told as it comes; only what may still be the beginning of a tag is held back. A
-tool call is told when it is whole, because a malformed one is text: it comes out as the model wrote it. Where a
-grammar makes sure of every call, `certain` lets its arguments stream.
+What stands between the tags is told as it comes; only what may still be the beginning of a tag is held back.
+A tool call is told when it is whole, because a malformed one is text: it comes out as the model wrote it.
+Where a grammar makes sure of every call, `certain` lets its arguments stream.
 
 White space that chat templates put around these parts is taken out: one line end after <think> and before
-</think>, two after it, one before a tool call, and what stands between two calls or after the last. A tool tag
-ends the reasoning.
+</think>, two after it, one before a tool call, and what stands between two calls or after the last. A tool
+tag ends the reasoning; one that no JSON object follows is no tag.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from glasshouse.tools.formats import END_OF_THINK, THINK, CallFormat, ReplyFormat
-from glasshouse.tools.json_reader import JsonObjectReader, loaded
+from glasshouse.inference.call_reader import WHITE, CallReader
+from glasshouse.tools.formats import END_OF_THINK, THINK, ReplyFormat
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,6 @@ class ToolCallEnd:
 
 Part = ReasoningDelta | TextDelta | ToolCallStart | ToolCallDelta | ToolCallEnd
 
-_WHITE = " \t\n\r"
-
-_CALL_KEYS = {"name", "arguments", "parameters", "id", "type"}
-"""Members of the objects that are calls; a reply that begins with another JSON object is text at once."""
-
 
 class ReplyParser:
     """Feed it the reply's text; it answers with parts. It never raises, and loses nothing but white space."""
@@ -66,9 +61,9 @@ class ReplyParser:
         reasoning_open: bool = False,
         certain: bool = False,
     ) -> None:
-        """`tools`: the request has some, otherwise calls are text. `reasoning_open`: the prompt wrote <think>.
+        """`tools`: the request has some; without, calls are text. `certain`: calls follow a grammar.
 
-        `certain`: every call follows a grammar.
+        `reasoning_open`: the prompt wrote <think> itself.
         """
         self._calls = form.calls if tools else None
         self._reasons = form.reasoning or reasoning_open
@@ -80,7 +75,7 @@ class ReplyParser:
         self._held = ""
         self._parts: list[Part] = []
         self._count = 0  # calls told
-        self._call: _Call | None = None
+        self._call: CallReader | None = None
         self._lead = ""  # what was dropped before the call at hand; it comes back if the call is none
 
     def feed(self, text: str) -> list[Part]:
@@ -110,7 +105,7 @@ class ReplyParser:
 
     def _start(self, final: bool) -> bool:
         """Before anything was said: is it <think>, a bare call, or text?"""
-        bare = self._held.lstrip(_WHITE)
+        bare = self._held.lstrip(WHITE)
         if not bare and not final:
             return False
         if self._reasons and bare.startswith(THINK):
@@ -134,11 +129,11 @@ class ReplyParser:
             return False
         for _ in range(2):
             self._held = self._held.removeprefix("\n")
-        if self._calls and self._calls.bare and not self._held.lstrip(_WHITE) and not final:
+        if self._calls and self._calls.bare and not self._held.lstrip(WHITE) and not final:
             self._state = "start"
             self._reasons = False
             return True
-        return self._begin_text(self._held.lstrip(_WHITE))
+        return self._begin_text(self._held.lstrip(WHITE))
 
     def _reasoning(self, final: bool) -> bool:
         if self._trim:
@@ -163,18 +158,18 @@ class ReplyParser:
         """After a call: white space is dropped before another call and at the end."""
         calls = self._calls
         assert calls is not None
-        bare = self._held.lstrip(_WHITE)
+        bare = self._held.lstrip(WHITE)
         white = self._held[: len(self._held) - len(bare)]
         if not bare:
             if final:
                 self._held = ""
             return False
-        comma = calls.between.strip(_WHITE)
+        comma = calls.between.strip(WHITE)
         if bare.startswith(calls.opening):
             self._begin_call(bare[len(calls.opening) :], white, calls.opening, "text")
             return True
         if comma and bare.startswith(comma):
-            after = bare[len(comma) :].lstrip(_WHITE)
+            after = bare[len(comma) :].lstrip(WHITE)
             if after.startswith("{"):
                 self._begin_call(after, white + bare[: len(bare) - len(after)], "", "text")
                 return True
@@ -200,9 +195,6 @@ class ReplyParser:
         if not call.bad:
             return False
         self._call = None
-        if call.told:  # only where the grammar did not keep its promise
-            self._held, self._state = "", "called"
-            return True
         said = self._lead + call.opening
         if call.origin == "reasoning" and not call.begun:  # the tag was no tag
             self._say(ReasoningDelta, said)
@@ -217,7 +209,7 @@ class ReplyParser:
 
     def _begin_call(self, text: str, lead: str, opening: str, origin: str) -> None:
         assert self._calls is not None
-        self._call = _Call(self._calls, opening, origin)
+        self._call = CallReader(self._calls, opening, origin)
         self._lead, self._held, self._state = lead, text, "call"
 
     def _openings(self) -> list[str]:
@@ -246,7 +238,7 @@ class ReplyParser:
         if text:
             self._parts.append(kind(text))
 
-    def _tell(self, call: _Call) -> None:
+    def _tell(self, call: CallReader) -> None:
         """Parts for what is known of the calls and was not told."""
         for place, made in enumerate(call.calls):
             index = self._count + place
@@ -261,109 +253,6 @@ class ReplyParser:
                 made.end_told = True
         if call.ended or call.bad:
             self._count += len(call.calls)
-
-
-@dataclass
-class _Made:
-    """One call, as far as it was read."""
-
-    name: str
-    id: str | None = None
-    arguments: str = ""
-    ended: bool = False
-    told: int = 0  # characters of the arguments that were told
-    end_told: bool = False
-
-
-class _Call:
-    """What follows an opening tag: one call, or an array of them."""
-
-    def __init__(self, form: CallFormat, opening: str, origin: str) -> None:
-        self.opening, self.origin = opening, origin
-        self.raw = ""  # everything after the opening
-        self.calls: list[_Made] = []
-        self.told = 0  # calls whose start was told
-        self.begun = False  # the JSON began
-        self.ended = self.bad = False
-        self.rest = ""  # what follows the end
-        self._form = form
-        self._todo = ""
-        self._phase: Literal["array", "object", "json", "after"] = "array" if form.array else "object"
-        self._reader = JsonObjectReader()
-
-    def feed(self, text: str) -> None:
-        self.raw += text
-        self._todo += text
-        while not (self.ended or self.bad) and self._step():
-            pass
-
-    def cut(self) -> None:
-        """The reply ended here. Only the closing tag may be missing."""
-        rest = self._todo.lstrip(_WHITE)
-        if self._phase == "after" and not self._form.array and self._form.closing.startswith(rest):
-            self.ended = True
-        elif self.told:
-            self.calls[-1].ended = self.ended = True
-        else:
-            self.bad = True
-
-    def _step(self) -> bool:
-        if self._phase == "json":
-            self._todo = self._reader.feed(self._todo)
-            self._read()
-            if not self._reader.done:
-                return False
-            self._phase = "after"
-            return True
-        self._todo = self._todo.lstrip(_WHITE)
-        form, todo = self._form, self._todo
-        if self._phase == "after" and not form.array:
-            self.ended = todo.startswith(form.closing)
-            self.rest = todo[len(form.closing) :]
-            self.bad = not self.ended and not form.closing.startswith(todo)
-            return False
-        if todo:
-            self._todo = todo[1:]
-            if self._phase == "object":
-                self.bad = todo[0] != "{"
-                self.begun, self._phase = not self.bad, "json"
-                self._reader, self._todo = JsonObjectReader(), todo
-            elif self._phase == "array":
-                self.bad, self._phase = todo[0] != "[", "object"
-            else:
-                self.ended, self._phase = todo[0] == "]", "object"
-                self.rest = self._todo
-                self.bad = todo[0] not in "],"
-        return bool(todo) and not self.bad
-
-    def _read(self) -> None:
-        """Take over what the reader knows of the call at hand."""
-        reader = self._reader
-        members = reader.members
-        if not (reader.bad or reader.done) and set(members) <= _CALL_KEYS and reader.open_key in (None, *_CALL_KEYS):
-            if "name" not in members:
-                return
-        self.bad = reader.bad or not (set(members) | {reader.open_key or "name"}) <= _CALL_KEYS
-        name = loaded(members.get("name", ""))
-        if self.bad or not isinstance(name, str):
-            self.bad = True
-            return
-        if not self.calls or self.calls[-1].ended:
-            self.calls.append(_Made(name))
-        made = self.calls[-1]
-        for key in ("arguments", "parameters"):
-            if key in members:
-                made.arguments = members[key]
-            elif reader.open_key == key:
-                made.arguments = reader.open_text
-        if reader.done:
-            made.ended = True
-            call_id = loaded(members.get("id", ""))
-            made.id = call_id if isinstance(call_id, str) else None
-            arguments = loaded(made.arguments)
-            if isinstance(arguments, str):  # some models write the arguments as a text that holds them
-                made.arguments, arguments = arguments, loaded(arguments)
-            self.bad = not isinstance(arguments, dict)
 
 
 def _overlap(text: str, tag: str) -> int:

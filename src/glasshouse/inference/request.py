@@ -6,7 +6,7 @@ one `PromptRead`, then for each of the request's choices some `Delta`s, the last
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -71,7 +71,7 @@ class Request:
 
     prompt: tuple[int, ...]
     max_new_tokens: int | None = None  # None: as many as the context still holds
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=lambda: Sampling.parse({}))
     n: int = 1  # choices, independent samples of one prompt; greedy ones are equal
     stop: tuple[str, ...] = ()  # the text ends before the first of these
     stop_ids: frozenset[int] = frozenset()  # the text ends before these

@@ -23,9 +23,7 @@ class PromptLookup:
         self._sizes = range(longest, shortest - 1, -1)
         self._ids: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}  # an n-gram -> the place after its last occurrence
-        self._before: dict[
-            tuple[int, ...], int
-        ] = {}  # for the n-grams at the end: the occurrence before that
+        self._before: dict[tuple[int, ...], int] = {}  # for the n-grams at the end: the one before that
         self.extend(ids)
 
     def extend(self, ids: Iterable[int]) -> None:

@@ -1,8 +1,8 @@
 """The grammar of a reply that must, or may, call tools: what `tool_choice` and `strict` ask for.
 
-A forced reply holds calls and, where the model reasons, its reasoning before them; nothing else. A free reply
-holds any text, but once a call's opening is written, the name is one of the tools' and the arguments follow its
-schema (those of tools that are not strict: any JSON object).
+A forced reply holds calls and, where the model reasons, its reasoning before them; nothing else. A free
+reply holds any text, but once a call's opening is written, the name is one of the tools' and the arguments
+follow its schema (those of tools that are not strict: any JSON object).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _call(tool: ToolDefinition, form: CallFormat, forced: bool) -> str:
 def _calls(lark: _Lark, form: CallFormat, one: str, parallel: bool) -> str:
     """All calls of a reply, from the first one's opening on, which is left out: (opening, the rest)."""
     if form.array:
-        more = f'({literal(", ")} {one})*' if parallel else ""
+        more = f"({literal(', ')} {one})*" if parallel else ""
         return f"{lark.tag(form.opening)} {literal(form.before + '[')} {one} {more} {literal(']')}"
     if form.bare:
         more = f"({literal(form.between)} {one})*" if parallel else ""
@@ -112,7 +112,7 @@ def _reasoning(lark: _Lark, form: ReplyFormat, opened: bool) -> str:
         return f"{lark.up_to(END_OF_THINK)} {BLANK}"
     if not form.reasoning:
         return ""
-    thought = lark.rule(f'{lark.tag(THINK)} {lark.up_to(END_OF_THINK)} {BLANK}')
+    thought = lark.rule(f"{lark.tag(THINK)} {lark.up_to(END_OF_THINK)} {BLANK}")
     return f"{thought}?"
 
 
@@ -130,7 +130,7 @@ def _free(lark: _Lark, form: ReplyFormat, body: str, one: str, parallel: bool, o
         return f"{thought} ({other} | ({lark.tag(calls.opening)})? {body})"
     trigger = lark.up_to(calls.opening)
     if calls.array:
-        more = f'({literal(", ")} {one})*' if parallel else ""
+        more = f"({literal(', ')} {one})*" if parallel else ""
         return f"{thought} (TEXT | {trigger} {literal(calls.before + '[')} {one} {more} {literal(']')})"
     call = lark.rule(f"{trigger} {_inside(calls, one)} {lark.tag(calls.closing)}")
     return f"{thought} {call}* TEXT" if parallel else f"{thought} ({call} | TEXT)"

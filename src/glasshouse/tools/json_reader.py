@@ -27,7 +27,9 @@ class JsonObjectReader:
         self._text = ""
         self._place = 0  # everything before was understood
         self._stack: list[str] = []  # "{" and "[" still open
-        self._expects = "object"  # value, key, first key, colon, end (a comma or a closing bracket), first value
+        self._expects = (
+            "object"  # value, key, first key, colon, end (a comma or a closing bracket), first value
+        )
         self._started = -1  # where the open member's value began
 
     def feed(self, text: str) -> str:
