@@ -292,6 +292,33 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+def test_experts_may_be_named_one_by_one(tmp_path: Path, random_model: Make) -> None:
+    """As before transformers 5; one that is not named has nothing beside it."""
+    model, config = random_model(**MOE), LoRAConfig(r=2, targets=(), target_parameters=("down_proj",))
+    add_adapter(model, config)
+    shake(model)
+    for place in places(model):
+        if (adapter := place.adapter("default")) is not None:
+            adapter.b.data[1] = 0
+    save_adapter(model, config, tmp_path / "adapter")
+
+    def one_by_one(tensors: dict[str, torch.Tensor]) -> None:
+        for key in list(tensors):
+            whole, (stem, letter) = tensors.pop(key), key.removesuffix(".weight").split(".lora_")
+            apart = whole.unflatten(0, (3, 2)) if letter == "A" else whole.view(-1, 2, 3).permute(2, 0, 1)
+            for expert in (0, 2):
+                tensors[f"{stem}.{expert}.down_proj.lora_{letter}.weight"] = apart[expert].contiguous()
+
+    edit_weights(tmp_path / "adapter", one_by_one)
+    edit(tmp_path / "adapter", target_parameters=None, target_modules=["down_proj"])
+    again = random_model(**MOE)
+    load_adapter(again, tmp_path / "adapter")
+    assert torch.allclose(logits(again), logits(model), atol=1e-5)
+    edit_weights(tmp_path / "adapter", lambda tensors: tensors.pop(next(iter(tensors))))
+    with pytest.raises(ModelError, match=r"experts\.\d\.down_proj' has only one of"):
+        load_adapter(random_model(**MOE), tmp_path / "adapter")
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_adapters_say_what_and_where(name: str, tmp_path: Path, random_model: Make) -> None:
     """One line, and the model is as it was."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from glasshouse.model import Transformer, load, save
 from glasshouse.model.lora import LoRAConfig, add_adapter, merge_adapter, places
@@ -164,6 +165,50 @@ def test_their_experts_open_here(
 ) -> None:
     """Stacked experts in all shapes; PEFT's own 'all-linear' adds experts and routers to the linear maps."""
     opens_here(random_model(**sparse_family), {"r": 3, "lora_alpha": 7} | config, tmp_path)
+
+
+OLD_NAMES = {
+    "mixtral": ("block_sparse_moe", {"w1": "up", "w3": "up", "w2": "down"}),
+    "qwen3_moe": ("mlp", {"gate_proj": "up", "up_proj": "up", "down_proj": "down"}),
+}
+"""Where experts lay in transformers 4, and which way each of their linear modules goes."""
+
+
+def test_adapters_of_experts_before_they_were_stacked(
+    sparse_family: Family, tmp_path: Path, random_model: Make
+) -> None:
+    """Every expert with linear modules of its own, as PEFT wrote them over transformers 4, and the router."""
+    model = random_model(**sparse_family)
+    save(model, None, tmp_path / "base")
+    folder, modules = OLD_NAMES[model.config.model_type]
+    width, generator = model.config.moe_intermediate_size, torch.Generator().manual_seed(6)
+    sizes = {"gate": (64, 3)}
+    for expert in range(3):
+        for module, way in modules.items():
+            sizes[f"experts.{expert}.{module}"] = (64, width) if way == "up" else (width, 64)
+    tensors = {}
+    for layer in range(2):
+        for module, (inputs, outputs) in sizes.items():
+            stem = f"base_model.model.model.layers.{layer}.{folder}.{module}"
+            tensors[f"{stem}.lora_A.weight"] = 0.2 * torch.randn(4, inputs, generator=generator)
+            tensors[f"{stem}.lora_B.weight"] = 0.2 * torch.randn(outputs, 4, generator=generator)
+    (tmp_path / "adapter").mkdir()
+    save_file(tensors, tmp_path / "adapter/adapter_model.safetensors", metadata={"format": "pt"})
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 6}
+    config["target_modules"] = ["gate", *modules]
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(config))
+    load_adapter(model, tmp_path / "adapter")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
+    with torch.no_grad():
+        plain, expected = load(tmp_path / "base")(some_ids()), model(some_ids())
+        assert torch.allclose(theirs(some_ids()).logits, expected, atol=1e-4, rtol=0)
+        assert (expected - plain).abs().max() > 0.1
+    save_adapter(model, LoRAConfig(r=4, alpha=6), tmp_path / "new")
+    again = load(tmp_path / "base")
+    load_adapter(again, tmp_path / "new")
+    with torch.no_grad():
+        assert torch.allclose(again(some_ids()), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from torch import Tensor
 
 from glasshouse.core.errors import DataError, ModelError
 from glasshouse.core.storage import directory, read_json, write_json
-from glasshouse.model.lora import LoRAConfig, adapter_names, check_adapters
+from glasshouse.model.adapter import Adapter
+from glasshouse.model.lora import LoRAConfig, Place, adapter_names, check_adapters
+from glasshouse.model.peft_single_experts import single_experts
 from glasshouse.model.peft_targets import Target, stems, targets
 from glasshouse.model.transformer import Transformer
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _HEAD = f"{_PREFIX}lm_head."
+_OLD_ROUTER = ".block_sparse_moe.gate.", ".mlp.gate."  # Mixtral's name before transformers 5, and since
 _FIX = "use the base model that the adapter was trained on"
 
 _MUST_BE: dict[str, tuple[Any, ...]] = {
@@ -107,24 +111,23 @@ def load_adapter(model: Transformer, folder: str | Path, *, name: str = "default
     config = LoRAConfig(
         r=settings["r"], alpha=settings["lora_alpha"], dropout=settings.get("lora_dropout", 0.0)
     )
-    tensors, found = _read_tensors(folder), []
+    tensors = _read_tensors(folder)
+    tensors = {key.replace(*_OLD_ROUTER): tensor for key, tensor in tensors.items()}
     _check_head(model, tensors, folder / WEIGHTS)
+    found: list[tuple[Place, Adapter]] = []
     for stem, target in _expected(model, settings, folder / CONFIG).items():
-        a, b = (tensors.pop(f"{_PREFIX}{stem}.lora_{letter}.weight", None) for letter in "AB")
-        if a is None and b is None:
-            continue
-        if a is None or b is None:
-            raise ModelError(f"'{target.name}' has only one of lora_A and lora_B", where=folder / WEIGHTS)
-        shapes, asked = [list(a.shape), list(b.shape)], target.shapes(len(a))
-        if shapes != asked or not len(a) or len(a) % target.experts:
-            raise ModelError(
-                f"the adapter of '{target.name}' is {shapes[0]} and {shapes[1]}, this model asks for "
-                f"{asked[0]} and {asked[1]}"
-                + (f", a multiple of {target.experts} experts" if target.experts > 1 else ""),
-                where=folder / WEIGHTS,
-                fix=_FIX,
-            )
-        found += target.apart(a, b, _alpha(settings, target.name, folder / CONFIG), config.dropout)
+        if (pair := _take(tensors, stem, target.name, target.shapes, target.experts, folder)) is not None:
+            alpha = _alpha(settings, target.name, folder / CONFIG)
+            found += target.apart(*pair, alpha, config.dropout)
+
+    def take(module: str, inputs: int, outputs: int) -> tuple[Tensor, Tensor, float] | None:
+        def shapes(rows: int) -> list[list[int]]:
+            return [[rows, inputs], [outputs, rows]]
+
+        pair = _take(tensors, module, module, shapes, 1, folder)
+        return None if pair is None else (*pair, _alpha(settings, module, folder / CONFIG))
+
+    found += single_experts(model, take, config.dropout)
     if tensors or not found:
         odd = next(iter(tensors), "nothing")
         raise ModelError(
@@ -135,6 +138,31 @@ def load_adapter(model: Transformer, folder: str | Path, *, name: str = "default
     for place, adapter in found:
         place.attach(name, adapter.to(model.device).train(model.training))
     return config
+
+
+def _take(
+    tensors: dict[str, Tensor],
+    stem: str,
+    name: str,
+    shapes: Callable[[int], list[list[int]]],
+    experts: int,
+    folder: Path,
+) -> tuple[Tensor, Tensor] | None:
+    """A and B of `name`, taken out of the tensors, if they are there. `shapes`: of both by the rows of A."""
+    a, b = (tensors.pop(f"{_PREFIX}{stem}.lora_{letter}.weight", None) for letter in "AB")
+    if a is None and b is None:
+        return None
+    if a is None or b is None:
+        raise ModelError(f"'{name}' has only one of lora_A and lora_B", where=folder / WEIGHTS)
+    here, asked = [list(a.shape), list(b.shape)], shapes(len(a))
+    if here != asked or not len(a) or len(a) % experts:
+        raise ModelError(
+            f"the adapter of '{name}' is {here[0]} and {here[1]}, this model asks for {asked[0]} and "
+            f"{asked[1]}" + (f", a multiple of {experts} experts" if experts > 1 else ""),
+            where=folder / WEIGHTS,
+            fix=_FIX,
+        )
+    return a, b
 
 
 def _expected(model: Transformer, settings: dict[str, Any], path: Path) -> dict[str, Target]:
