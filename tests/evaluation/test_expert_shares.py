@@ -28,27 +28,32 @@ def model():
     return LanguageModel(initialise(ModelConfig(**SHAPE), 3), tokenizer)
 
 
+def ids(model, text):
+    return [model.tokenizer.bos_id, *model.tokenizer.encode(text)]
+
+
 def counted(model, texts):
     """Every window alone: choices of each layer's experts."""
     counts, tokens = torch.zeros(2, 5), 0
     for text in texts:
-        ids = [model.tokenizer.bos_id, *model.tokenizer.encode(text)]
-        for at in range(0, len(ids), 40):
+        text_ids = ids(model, text)
+        for at in range(0, len(text_ids), 40):
             routing = []
             with torch.no_grad():
-                model.model.hidden(torch.tensor([ids[at : at + 40]]), routing=routing)
+                model.model.hidden(torch.tensor([text_ids[at : at + 40]]), routing=routing)
             for layer, logits in enumerate(routing):
                 for row in logits.tolist():
                     for expert in sorted(range(5), key=lambda e: -row[e])[:2]:
                         counts[layer, expert] += 1
-            tokens += len(ids[at : at + 40])
+            tokens += len(text_ids[at : at + 40])
     return counts / (2 * tokens), tokens
 
 
 def test_shares_are_counted_over_real_tokens_of_each_domain(model):
     """Short and long texts in one batch: padding counts for nothing, and windows are read on their own."""
     domains = {"letters": ["abc", "a longer text " * 9, "x"], "figures": ["12 + 34 = 46. " * 4, "7"]}
-    found = expert_shares(model, domains)
+    encoded = {name: [ids(model, text) for text in texts] for name, texts in domains.items()}
+    found = expert_shares(model, encoded)
     assert found["layers"] == [0, 2]
     assert (found["experts"], found["experts_per_token"]) == (5, 2)
     for domain, texts in domains.items():
@@ -59,7 +64,7 @@ def test_shares_are_counted_over_real_tokens_of_each_domain(model):
 
 
 def test_a_large_domain_is_read_in_part_and_an_empty_one_left_out(model):
-    found = expert_shares(model, {"book": ["word " * 5000], "nothing": []})
+    found = expert_shares(model, {"book": [ids(model, "word " * 5000)], "nothing": []})
     assert list(found["domains"]) == ["book"]
     assert found["domains"]["book"]["tokens"] == DOMAIN_TOKENS
     for layer in found["domains"]["book"]["shares"]:
@@ -68,4 +73,4 @@ def test_a_large_domain_is_read_in_part_and_an_empty_one_left_out(model):
 
 def test_a_dense_model_has_none(model):
     dense = initialise(ModelConfig(vocab_size=265, hidden_size=32, num_hidden_layers=1), 1)
-    assert expert_shares(LanguageModel(dense, model.tokenizer), {"a": ["b"]}) == {}
+    assert expert_shares(LanguageModel(dense, model.tokenizer), {"a": [[1, 2]]}) == {}

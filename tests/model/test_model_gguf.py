@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -15,30 +16,15 @@ from hypothesis import strategies as st
 
 from glasshouse.core.errors import ModelError
 from glasshouse.core.storage import write_json
-from glasshouse.model import ModelConfig, Transformer, initialise
+from glasshouse.model import Transformer
 from glasshouse.model.gguf_file import save_gguf
 from glasshouse.model.gguf_import import load_gguf
 from glasshouse.model.lora import LoRAConfig, add_adapter
 from glasshouse.model.quantize import quantize_model
 from glasshouse.tokenizer import Tokenizer
 
-SMALL = {
-    "vocab_size": 320,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 64,
-}
-FAMILIES = {
-    "gpt2": {"model_type": "gpt2"},
-    "llama": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
-    "mistral": {"model_type": "mistral", "sliding_window": 20},
-    "qwen2": {"model_type": "qwen2"},
-    "qwen3": {"model_type": "qwen3", "tie_word_embeddings": True},
-    "mixtral": {"model_type": "mixtral", "num_experts": 3},
-    "qwen3_moe": {"model_type": "qwen3_moe", "num_experts": 3, "moe_intermediate_size": 32},
-}
+Family = dict[str, object]
+Make = Callable[..., Transformer]
 
 
 @pytest.fixture(scope="module")
@@ -46,24 +32,17 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(["to be or not to be, that is the question"] * 3, vocab_size=300)
 
 
-def model_of(**changes: object) -> Transformer:
-    model = initialise(ModelConfig(**(SMALL | changes)), 1)
-    generator = torch.Generator().manual_seed(2)
-    for parameter in model.parameters():
-        parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return model
-
-
 def value(reader: gguf.GGUFReader, key: str) -> object:
     field = reader.get_field(key)
     return None if field is None else field.contents()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("precision", ["F32", "Q8_0"])
-def test_files_hold_the_weights(name: str, precision: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_files_hold_the_weights(
+    family: Family, precision: str, tmp_path: Path, tokenizer: Tokenizer, random_model: Make
+) -> None:
     """Every number of the model is in the file, exactly or within the precision's rounding."""
-    model = model_of(**FAMILIES[name])
+    model = random_model(**family)
     save_gguf(model, tokenizer, tmp_path / "model.gguf", precision)
     reader = gguf.GGUFReader(tmp_path / "model.gguf")
     found = [gguf.quants.dequantize(t.data, t.tensor_type).ravel() for t in reader.tensors]
@@ -73,10 +52,9 @@ def test_files_hold_the_weights(name: str, precision: str, tmp_path: Path, token
     assert np.abs(got - expected).max() <= (0 if precision == "F32" else 0.02)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_files_come_back(name: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_files_come_back(family: Family, tmp_path: Path, tokenizer: Tokenizer, random_model: Make) -> None:
     """The same weights, logits, tokens and template; a Mistral whose window is its context is a Llama."""
-    model = model_of(**FAMILIES[name])
+    model = random_model(**family)
     save_gguf(model, tokenizer, tmp_path / "model.gguf", "F32")
     again, words = load_gguf(tmp_path / "model.gguf")
     assert again.num_parameters() == model.num_parameters()
@@ -102,9 +80,11 @@ def test_files_come_back(name: str, tmp_path: Path, tokenizer: Tokenizer) -> Non
         {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192},
     ],
 )
-def test_scaled_angles_come_back(scaling: dict[str, object], tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_scaled_angles_come_back(
+    scaling: dict[str, object], tmp_path: Path, tokenizer: Tokenizer, random_model: Make
+) -> None:
     """Llama 3's are found again from the factors that the file holds."""
-    model = model_of(model_type="llama", head_dim=64, rope_theta=500_000.0, rope_scaling=scaling)
+    model = random_model(model_type="llama", head_dim=64, rope_theta=500_000.0, rope_scaling=scaling)
     save_gguf(model, tokenizer, tmp_path / "model.gguf", "F32")
     assert load_gguf(tmp_path / "model.gguf")[0].config.rope_scaling == model.config.rope_scaling
 
@@ -112,11 +92,11 @@ def test_scaled_angles_come_back(scaling: dict[str, object], tmp_path: Path, tok
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_damaged_files_never_crash(
-    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, random_model: Make, data: st.DataObject
 ) -> None:
     """Any bytes of the header changed, or the file cut: a model, or a ModelError, and soon."""
     path = tmp_path_factory.mktemp("fuzz") / "model.gguf"
-    save_gguf(model_of(model_type="llama", num_hidden_layers=1), tokenizer, path, "Q8_0")
+    save_gguf(random_model(model_type="llama", num_hidden_layers=1), tokenizer, path, "Q8_0")
     raw = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, 20_000))] = data.draw(st.integers(0, 255))
@@ -144,9 +124,9 @@ def test_counts_beyond_the_file_are_refused_at_once(tmp_path: Path) -> None:
             load_gguf(file)
 
 
-def test_what_the_file_says(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_what_the_file_says(tmp_path: Path, tokenizer: Tokenizer, random_model: Make) -> None:
     """Shape, tokens, template; unused rows of the embedding are tokens that no text gives."""
-    save_gguf(model_of(model_type="llama"), tokenizer, tmp_path / "model.gguf", "F16")
+    save_gguf(random_model(model_type="llama"), tokenizer, tmp_path / "model.gguf", "F16")
     reader = gguf.GGUFReader(tmp_path / "model.gguf")
     assert value(reader, "general.architecture") == "llama"
     assert value(reader, "llama.context_length") == 64
@@ -162,9 +142,11 @@ def test_what_the_file_says(tmp_path: Path, tokenizer: Tokenizer) -> None:
     )
 
 
-def test_queries_and_keys_of_llama_are_laid_out_in_pairs(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_queries_and_keys_of_llama_are_laid_out_in_pairs(
+    tmp_path: Path, tokenizer: Tokenizer, random_model: Make
+) -> None:
     """llama.cpp turns neighbouring channels, we turn halves: row 2i is our i, row 2i+1 our i + half."""
-    model = model_of(model_type="llama")
+    model = random_model(model_type="llama")
     save_gguf(model, tokenizer, tmp_path / "model.gguf", "F32")
     stored = {t.name: t.data for t in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
     ours = model.model.layers[0].self_attn.k_proj.weight.detach().numpy()
@@ -174,21 +156,25 @@ def test_queries_and_keys_of_llama_are_laid_out_in_pairs(tmp_path: Path, tokeniz
     )
 
 
-def test_windows_and_dynamic_angles_are_folded_into_the_context(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_windows_and_dynamic_angles_are_folded_into_the_context(
+    tmp_path: Path, tokenizer: Tokenizer, random_model: Make
+) -> None:
     """Within the stated context llama.cpp, which has neither, computes the same."""
     for changes, context in (
         ({"model_type": "mistral", "sliding_window": 20}, 20),
         ({"model_type": "llama", "rope_scaling": {"rope_type": "dynamic", "factor": 2}}, 64),
     ):
-        save_gguf(model_of(**changes), tokenizer, tmp_path / "model.gguf", "F32")
+        save_gguf(random_model(**changes), tokenizer, tmp_path / "model.gguf", "F32")
         reader = gguf.GGUFReader(tmp_path / "model.gguf")
         assert value(reader, "llama.context_length") == context
         assert value(reader, "llama.rope.scaling.type") is None
 
 
-def test_rows_that_fill_no_blocks_stay_half_precision(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_rows_that_fill_no_blocks_stay_half_precision(
+    tmp_path: Path, tokenizer: Tokenizer, random_model: Make
+) -> None:
     """Q8_0 and Q4_0 take 32 weights of a row at a time."""
-    model = model_of(model_type="llama", intermediate_size=40)
+    model = random_model(model_type="llama", intermediate_size=40)
     save_gguf(model, tokenizer, tmp_path / "model.gguf", "Q4_0")
     kinds = {t.name: t.tensor_type.name for t in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
     assert kinds["blk.0.ffn_down.weight"] == "F16"
@@ -228,16 +214,20 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_llama_cpp_lacks_is_refused(name: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_what_llama_cpp_lacks_is_refused(
+    name: str, tmp_path: Path, tokenizer: Tokenizer, random_model: Make
+) -> None:
     """A reason and a way out, and no file."""
     with pytest.raises(ModelError, match=r"llama\.cpp has no.*--to hf"):
-        save_gguf(model_of(**REFUSED[name]), tokenizer, tmp_path / "model.gguf")
+        save_gguf(random_model(**REFUSED[name]), tokenizer, tmp_path / "model.gguf")
     assert not list(tmp_path.iterdir())
 
 
-def test_other_models_and_tokenizers_are_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_other_models_and_tokenizers_are_refused(
+    tmp_path: Path, tokenizer: Tokenizer, random_model: Make
+) -> None:
     """Few-bit weights, adapters, a way to split text without a name, more tokens than rows."""
-    few, adapted = model_of(model_type="llama"), model_of(model_type="llama")
+    few, adapted = random_model(model_type="llama"), random_model(model_type="llama")
     quantize_model(few, "int8")
     add_adapter(adapted, LoRAConfig())
     for model in (few, adapted):
@@ -250,8 +240,8 @@ def test_other_models_and_tokenizers_are_refused(tmp_path: Path, tokenizer: Toke
     write_json(tmp_path / "unigram" / "tokenizer.json", {"version": "1.0", "added_tokens": []} | pieces)
     for other in (odd, Tokenizer.load(tmp_path / "unigram")):
         with pytest.raises(ModelError, match="splits text"):
-            save_gguf(model_of(), other, tmp_path / "model.gguf")
+            save_gguf(random_model(), other, tmp_path / "model.gguf")
     with pytest.raises(ModelError, match=f"{tokenizer.vocab_size} tokens, the model 270"):
-        save_gguf(model_of(vocab_size=270), tokenizer, tmp_path / "model.gguf")
+        save_gguf(random_model(vocab_size=270), tokenizer, tmp_path / "model.gguf")
     with pytest.raises(ModelError, match="Q8_0"):
-        save_gguf(model_of(), tokenizer, tmp_path / "model.gguf", "Q5_K")  # type: ignore[arg-type]
+        save_gguf(random_model(), tokenizer, tmp_path / "model.gguf", "Q5_K")  # type: ignore[arg-type]

@@ -34,6 +34,26 @@ def test_value_and_gradients(tokens: int, counted: float) -> None:
         assert torch.equal(head_loss(hidden, weight, targets), ours)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_product_of_low_rank_is_added_to_the_logits(frozen: bool) -> None:
+    """Loss and gradients by both of its factors, over a frozen head and one that learns, in chunks."""
+    generator = torch.Generator().manual_seed(1)
+    sizes = ((CHUNK_TOKENS + 9, 16), (33, 16), (CHUNK_TOKENS + 9, 3), (33, 3))
+    hidden, weight, inner, outer = (torch.randn(*size, generator=generator) for size in sizes)
+    learnt = [hidden, inner, outer] if frozen else [hidden, weight, inner, outer]
+    for tensor in learnt:
+        tensor.requires_grad_()
+    targets = torch.randint(0, 33, (len(hidden),), generator=generator)
+    targets[::5] = -100
+    ours = head_loss(hidden, weight, targets, (inner, outer))
+    expected = plain(torch.cat([hidden, inner], 1), torch.cat([weight, outer], 1), targets)
+    assert torch.allclose(ours, expected, rtol=1e-5)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, learnt), torch.autograd.grad(expected, learnt), strict=True
+    ):
+        assert torch.allclose(mine, theirs, atol=1e-4)
+
+
 def test_no_counted_target() -> None:
     """A batch in which nothing counts has loss 0 and zero gradients, not NaN."""
     hidden = torch.randn(5, 4, requires_grad=True)

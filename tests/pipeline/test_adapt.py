@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from glasshouse.core.errors import ConfigError, ModelError, UsageError
 from glasshouse.inference import LanguageModel
-from glasshouse.model import ModelConfig, initialise, load, save
+from glasshouse.model import load, save
 from glasshouse.model.peft_folder import load_adapter
 from glasshouse.pipeline.recipe import load_recipe
 from glasshouse.pipeline.run import run
@@ -24,19 +24,31 @@ CONTEXT = 96
 QUICK = {"sft.adapter_lr": 0.01, "sft.batch_tokens": 384, "evaluate.sample_tokens": 4, "sft.log_every": 1}
 
 
+SHAPE = {
+    "vocab_size": 265,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": CONTEXT,
+}
+
+
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
+def base(tmp_path_factory, random_model) -> Path:
     """A Llama folder with random weights and a plain byte tokenizer."""
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 16}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": CONTEXT}
-    tokenizer = Tokenizer.train([], 265)
-    model = initialise(ModelConfig(model_type="llama", vocab_size=265, **shape, **heads), 0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     folder = tmp_path_factory.mktemp("base") / "llama"
-    save(model, tokenizer, folder)
+    save(random_model(model_type="llama", **SHAPE), Tokenizer.train([], 265), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sparse_base(tmp_path_factory, random_model) -> Path:
+    """The same of a mixture of experts."""
+    folder = tmp_path_factory.mktemp("base") / "mixtral"
+    save(random_model(model_type="mixtral", num_experts=4, **SHAPE), Tokenizer.train([], 265), folder)
     return folder
 
 
@@ -98,6 +110,30 @@ def test_a_folder_and_rows_become_an_adapter_a_model_and_a_report(tmp_path, base
     assert samples["base"][0]["good"].strip()[:12] in "".join(held_out)
 
 
+@pytest.mark.parametrize("scheme", [None, "nf4"])
+def test_experts_and_head_are_adapted_and_their_load_is_told(tmp_path, sparse_base, data, scheme):
+    """The adapter over the base is the merged model; metrics and report tell the load."""
+    parts = {"targets": ["v_proj", "lm_head"], "target_parameters": ["gate_up_proj", "down_proj"], "r": 4}
+    settings = {**QUICK, "base": str(sparse_base), "sft.quantize": scheme, "sft.lora": parts}
+    settings |= {"sft.epochs": 1, "sft.eval_every": 2}
+    rows = [data / "chats.jsonl", data / "pages.jsonl"]
+    path = run("adapt", out=tmp_path / "run", data=rows, overrides=settings).path
+    merged, over = load(path / "sft" / "model"), load(sparse_base)
+    load_adapter(over, path / "sft" / "adapter")
+    ids = torch.randint(0, 265, (2, 30), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(over(ids), merged(ids), rtol=1e-4, atol=1e-4)
+        assert (merged(ids) - load(sparse_base)(ids)).abs().max() > 0.01
+    metrics = [json.loads(line) for line in (path / "sft" / "metrics.jsonl").read_text().splitlines()]
+    told = [row for row in metrics if "router_entropy" in row]
+    assert len(told) == -(-len(metrics) // 2)
+    assert all(0 <= row["expert_load_min"] <= 1 <= row["expert_load_max"] <= 4 for row in told)
+    for model in ("base", "sft"):
+        load_told = json.loads((path / "evaluation" / model / "experts.json").read_text())
+        assert set(load_told["domains"]) == {"chats", "pages"}
+    assert 'aria-label="Experts of sft"' in (path / "report.html").read_text()
+
+
 def test_a_single_text_file_is_measured_on_its_end(tmp_path, base, data):
     settings = {**QUICK, "base": str(base), "sft.epochs": 1}
     path = run("adapt", out=tmp_path / "run", data=[data / "book.txt"], overrides=settings).path
@@ -139,9 +175,12 @@ def test_the_base_is_evaluated_once_for_runs_that_hold_out_the_same(tmp_path, ba
     assert "reused" not in capsys.readouterr().err
 
 
-def test_killed_it_ends_with_the_same_bits_and_checkpoints_hold_the_adapter_alone(tmp_path, base, data):
+def test_killed_it_ends_with_the_same_bits_and_checkpoints_hold_the_adapter_alone(
+    tmp_path, sparse_base, data
+):
     """SIGKILL amid the steps, then the same command: weights and adapter as without the kill."""
-    settings = {**QUICK, "base": str(base), "sft.checkpoint_every_seconds": 0, "sft.epochs": 12}
+    settings = {**QUICK, "base": str(sparse_base), "sft.checkpoint_every_seconds": 0, "sft.epochs": 12}
+    settings |= {"sft.lora.target_parameters": ["gate_up_proj", "down_proj"]}
     settings |= {"sft.lora.dropout": 0.1, "sft.quantize": "nf4"}
     rows = [data / "chats.jsonl"]
     whole = run("adapt", out=tmp_path / "a" / "whole", data=rows, overrides=settings).path

@@ -32,7 +32,7 @@ def test_killed_in_several_stages_the_run_ends_with_the_same_bits(
 
 def test_ctrl_c_prints_one_line_with_the_command_that_continues(glasshouse, tmp_path):
     run = tmp_path / "run"
-    process = glasshouse(run, "--fresh", "--until=pretrain")
+    process = glasshouse(run, "--fresh", "--until=pretrain", "--set=pretrain.tokens=2_400_000")
     deadline = time.monotonic() + WAIT
     while rows(run / "pretrain" / "metrics.jsonl") < 2 and time.monotonic() < deadline:
         time.sleep(0.002)

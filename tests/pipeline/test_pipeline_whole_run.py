@@ -55,6 +55,9 @@ def test_a_mixture_of_experts_tells_their_load(tiny, tiny_run, tmp_path):
     told = [row for row in rows if "val_loss" in row]
     assert all(0 <= row["expert_load_min"] <= 1 <= row["expert_load_max"] <= 4 for row in told)
     assert told == [row for row in rows if "router_entropy" in row]
+    tuned = json.loads((run.path / "sft" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0 <= tuned["expert_load_min"] <= 1 <= tuned["expert_load_max"] <= 4
+    assert "expert_load_max" not in (tiny_run / "sft" / "metrics.jsonl").read_text()
     for model in ("init", "pretrain", "sft"):
         load = json.loads((run.path / "evaluation" / model / "experts.json").read_text())
         assert set(load["domains"]) == {"people", "places", "patterns", "chance"}

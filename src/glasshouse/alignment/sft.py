@@ -8,7 +8,8 @@ replayed among them, so that the model does not forget what it has read (the
 "pretraining mix" of the same paper, section 3.5).
 
     out/shards/                                the encoded conversations and documents
-    out/model/ state/ metrics.jsonl            what the training loop leaves
+    out/model/ state/ metrics.jsonl            what the training loop leaves; of a mixture of experts also
+                                               their load, on the rows that it learns from
     out/adapter/                               with lora: the adapter, as PEFT keeps it; merged in model/
 """
 
@@ -31,7 +32,7 @@ from glasshouse.model.lora import LoRAConfig, add_adapter, merge_adapter
 from glasshouse.model.peft_folder import load_adapter, save_adapter
 from glasshouse.model.quantize import Scheme, quantize_model
 from glasshouse.tokenizer import ChatTokens, Tokenizer
-from glasshouse.training import NextToken, TrainingConfig, train
+from glasshouse.training import NextToken, TrainingConfig, expert_load, train
 
 EPOCHS = 2.0
 """Passes over the conversations where neither tokens nor epochs are given."""
@@ -115,7 +116,20 @@ def sft(
         save(trained, tokenizer, folder)
 
     batches = PackedBatches(shards, config.sequence_length, config.rows_per_batch, config.seed)
-    summary = train(model, NextToken(batches), config, out, title="sft", save_model=save_model)
+    window = min(length, int(shards.offsets[-1]))
+
+    def tell_experts(trained: Transformer, step: int) -> dict[str, float]:
+        return expert_load(trained, shards, window)
+
+    summary = train(
+        model,
+        NextToken(batches),
+        config,
+        out,
+        title="sft",
+        evaluate=tell_experts if model.config.num_experts else None,
+        save_model=save_model,
+    )
     return {**summary, **vars(counts)}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,10 @@ BATCH_TOKENS = 8192
 """Ceiling of rows · longest row in one forward pass."""
 
 
-def expert_shares(model: LanguageModel, domains: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+def expert_shares(model: LanguageModel, domains: Mapping[str, Iterable[Sequence[int]]]) -> dict[str, Any]:
     """The shares of each expert in the assignments of some texts of every domain; {} for a dense model.
+
+    A text is its token ids, as training saw them.
 
         {"experts": 8, "experts_per_token": 2, "layers": [0, 1, ...],
          "domains": {"people": {"tokens": 5012, "shares": [[of every expert], for every layer]}, ...}}
@@ -34,7 +36,7 @@ def expert_shares(model: LanguageModel, domains: Mapping[str, Iterable[str]]) ->
     found = {}
     for domain, texts in domains.items():
         load = ExpertLoad(len(layers), config.num_experts, config.num_experts_per_tok)
-        for rows in _batches(_windows(model, texts)):
+        for rows in _batches(_windows(texts, model.context)):
             _route(model, rows, load)
         if load.tokens:
             shares = [[round(share, 5) for share in layer] for layer in load.shares.tolist()]
@@ -47,19 +49,19 @@ def expert_shares(model: LanguageModel, domains: Mapping[str, Iterable[str]]) ->
     }
 
 
-def _windows(model: LanguageModel, texts: Iterable[str]) -> Iterator[list[int]]:
-    """Documents as pre-training saw them, the boundary token first, in pieces that fit the context."""
+def _windows(texts: Iterable[Sequence[int]], context: int) -> Iterator[Sequence[int]]:
+    """The texts in pieces that fit the context."""
     left = DOMAIN_TOKENS
     for text in texts:
-        ids = [model.tokenizer.bos_id, *model.tokenizer.encode(text)][:left]
-        yield from (ids[at : at + model.context] for at in range(0, len(ids), model.context))
+        ids = text[:left]
+        yield from (ids[at : at + context] for at in range(0, len(ids), context))
         left -= len(ids)
         if left <= 0:
             return
 
 
-def _batches(rows: Iterator[list[int]]) -> Iterator[list[list[int]]]:
-    batch: list[list[int]] = []
+def _batches(rows: Iterable[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    batch: list[Sequence[int]] = []
     for row in sorted(rows, key=len):
         if batch and (len(batch) + 1) * len(row) > BATCH_TOKENS:
             yield batch
@@ -70,7 +72,7 @@ def _batches(rows: Iterator[list[int]]) -> Iterator[list[list[int]]]:
 
 
 @torch.inference_mode()
-def _route(model: LanguageModel, rows: list[list[int]], load: ExpertLoad) -> None:
+def _route(model: LanguageModel, rows: Sequence[Sequence[int]], load: ExpertLoad) -> None:
     """Padding lies after every real token, so causality alone keeps it out of their states."""
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
     real = torch.zeros_like(ids, dtype=torch.bool)

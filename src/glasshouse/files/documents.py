@@ -35,18 +35,27 @@ def _documents(files: list[Found]) -> Iterator[dict[str, Any]]:
         if format_suffix(path) in text.SUFFIXES:
             yield {"id": file.name, "text": text.read_text(path), "source": file.source}
             continue
-        blank = count = 0
-        for position, row in rows.read_rows(path):
-            count += 1
-            document = document_of(row, position, file.name)
-            if document["text"].strip():
-                yield document
-            else:
+        found = ([document_of(row, position, file.name)] for position, row in rows.read_rows(path))
+        yield from without_blank(found, path)
+
+
+def without_blank(found: Iterable[Iterable[dict[str, Any]]], path: Path) -> Iterator[dict[str, Any]]:
+    """What each row of the file at `path` gave, less documents without a word, which are counted aloud.
+
+    Raises DataError where every row is such a document.
+    """
+    blank = count = 0
+    for items in found:
+        count += 1
+        for item in items:
+            if "text" in item and not item["text"].strip():
                 blank += 1
-        if blank == count:
-            raise DataError('every row has an empty "text"', where=path, fix="leave the file out")
-        if blank:
-            say(f'{path}: left out {blank:,} of {count:,} rows, their "text" is empty')
+            else:
+                yield item
+    if blank == count:
+        raise DataError('every row has an empty "text"', where=path, fix="leave the file out")
+    if blank:
+        say(f'{path}: left out {blank:,} of {count:,} rows, their "text" is empty')
 
 
 def document_of(row: Mapping[str, Any], position: Position, file: str) -> dict[str, Any]:

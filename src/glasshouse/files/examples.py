@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from glasshouse.core.errors import DataError
-from glasshouse.core.progress import say
 from glasshouse.files import rows, text
 from glasshouse.files.conversations import conversations_of, is_conversation
-from glasshouse.files.documents import SUFFIXES, document_of
+from glasshouse.files.documents import SUFFIXES, document_of, without_blank
 from glasshouse.files.paths import Found, find_files, format_suffix
 
 _FIX = 'write {"messages": [{"role": "user", "content": "..."}, ...]} or {"text": "..."}, or remove the row'
@@ -31,25 +30,20 @@ def _examples(files: list[Found]) -> Iterator[dict[str, Any]]:
         if format_suffix(file.path) in text.SUFFIXES:
             yield {"id": file.name, "text": text.read_text(file.path), "source": file.source}
             continue
-        blank = count = 0
-        for position, row in rows.read_rows(file.path):
-            count += 1
-            if is_conversation(row):
-                yield from conversations_of(row, position, file.name)
-                continue
-            if "text" not in row:
-                raise DataError(
-                    "neither a conversation nor a document in this row; it has "
-                    f"{', '.join(map(repr, row)) or 'nothing'}"[:300],
-                    where=position,
-                    fix=_FIX,
-                )
-            document = document_of(row, position, file.name)
-            if document["text"].strip():
-                yield document
-            else:
-                blank += 1
-        if blank == count:
-            raise DataError('every row has an empty "text"', where=file.path, fix="leave the file out")
-        if blank:
-            say(f'{file.path}: left out {blank:,} of {count:,} rows, their "text" is empty')
+        yield from without_blank(_rows(file), file.path)
+
+
+def _rows(file: Found) -> Iterator[Iterable[dict[str, Any]]]:
+    """What each row of a file says: conversations, or one document."""
+    for position, row in rows.read_rows(file.path):
+        if is_conversation(row):
+            yield conversations_of(row, position, file.name)
+        elif "text" in row:
+            yield [document_of(row, position, file.name)]
+        else:
+            raise DataError(
+                "neither a conversation nor a document in this row; it has "
+                f"{', '.join(map(repr, row)) or 'nothing'}"[:300],
+                where=position,
+                fix=_FIX,
+            )

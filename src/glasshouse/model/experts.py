@@ -15,12 +15,20 @@ from glasshouse.model import kernels
 from glasshouse.model.config import ModelConfig
 from glasshouse.model.layers import ACTIVATIONS, Linear
 
+STACKS = ("gate_up_proj", "down_proj")
+"""The matrices of a layer's experts, each kind in one parameter (experts, outputs, inputs)."""
+
 ROUNDING = 16
 """On a CPU an expert's rows are rounded up to a multiple of about this part of the mean load."""
 
 
 class Experts(nn.Module):
-    """The weights of all experts of a layer, stacked."""
+    """The weights of all experts of a layer, stacked.
+
+    `adapters` holds for each stack the low-rank maps beside it, by name (see `lora.py`).
+    """
+
+    adapters: nn.ModuleDict
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -28,15 +36,24 @@ class Experts(nn.Module):
         self.gate_up_proj = nn.Parameter(torch.empty(count, 2 * width, d))  # rows: gate, then up
         self.down_proj = nn.Parameter(torch.empty(count, d, width))
         self.act, self.is_silu = ACTIVATIONS[config.hidden_act], config.hidden_act == "silu"
+        self.adapters = nn.ModuleDict({stack: nn.ModuleDict() for stack in STACKS})
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """x (assignments, hidden) sorted by expert, `counts` rows for each -> the same shape."""
-        both = self.product(x, "gate_up_proj", counts)  # (assignments, 2 · width)
-        return self.product(self._gated(both), "down_proj", counts)
+        both = self._adapted(x, "gate_up_proj", counts)  # (assignments, 2 · width)
+        return self._adapted(self._gated(both), "down_proj", counts)
 
-    def product(self, rows: Tensor, name: str, counts: Sequence[int]) -> Tensor:
-        """Each expert's rows times its matrix of that name, transposed."""
-        return _Products.apply(rows, getattr(self, name), counts)
+    def _adapted(self, rows: Tensor, stack: str, counts: Sequence[int]) -> Tensor:
+        """The product with what the active adapters of the stack add to it."""
+        y = self.product(rows, stack, counts)
+        for adapter in self.adapters[stack].values():  # type: ignore[operator]
+            if adapter.active:
+                y = y + adapter(rows, counts)
+        return y
+
+    def product(self, rows: Tensor, stack: str, counts: Sequence[int]) -> Tensor:
+        """Each expert's rows times its matrix of that stack, transposed."""
+        return products(rows, getattr(self, stack), counts)
 
     def _gated(self, both: Tensor) -> Tensor:
         if self.is_silu and torch.is_grad_enabled() and kernels.ready(both, 16, both.shape[-1] // 2):
@@ -90,8 +107,13 @@ def _sorted_by_expert(chosen: Tensor, experts: int) -> tuple[Tensor, Tensor, lis
     return tokens, places.view_as(chosen), sizes
 
 
+def products(rows: Tensor, weight: Tensor, counts: Sequence[int]) -> Tensor:
+    """rows (assignments, in), weight (experts, out, in) -> (assignments, out): expert by expert rows · Wᵀ."""
+    return _Products.apply(rows, weight, counts)
+
+
 class _Products(torch.autograd.Function):
-    """rows (assignments, in), weight (experts, out, in) -> (assignments, out): expert by expert rows · Wᵀ.
+    """See `products`.
 
     All matrices are cast to the rows' dtype at once, and their gradients are written side by side. Plain
     autograd would fill a gradient of the whole stack with zeros for each expert, and add them up.

@@ -45,6 +45,14 @@ class Linear(nn.Linear):
                 total = adapter(x) if total is None else total + adapter(x)
         return total
 
+    def low_rank(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The active adapters side by side: (A x (..., ranks), scale · B (outputs, ranks)), or None."""
+        active = [adapter for adapter in (self.adapters or {}).values() if adapter.active]
+        if not active:
+            return None
+        inner, outer = zip(*(adapter.factors(x) for adapter in active), strict=True)  # type: ignore[operator]
+        return torch.cat(inner, -1), torch.cat(outer, -1)
+
 
 def joined(x: Tensor, *maps: Linear) -> Tensor:
     """The outputs of several maps of one input side by side, by one product: its backward pass reads

@@ -7,6 +7,9 @@ with a counted target are computed, which in chat fine-tuning are a minority.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
+
 import torch
 from torch import Tensor
 
@@ -18,34 +21,46 @@ IGNORED = -100
 """A target that does not count, as in PyTorch and transformers."""
 
 
-def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def head_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, low_rank: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """Sum over counted targets of -log softmax(hidden @ weight.T)[target], in nats, float32 scalar.
 
     hidden (tokens, width) in any float dtype, weight (vocab, width), targets (tokens,) int64 with
     -100 where a position does not count. Products run in hidden's dtype, log-softmax in float32.
+    `low_rank`: inner (tokens, rank) and outer (vocab, rank), whose product is added to the logits.
     """
+    factors = [hidden, weight, *(low_rank or ())]
     counted = (targets != IGNORED).nonzero()[:, 0]
     if len(counted) < len(targets):
-        hidden, targets = hidden.index_select(0, counted), targets.index_select(0, counted)
+        factors[::2] = [rows.index_select(0, counted) for rows in factors[::2]]
+        targets = targets.index_select(0, counted)
     if torch.is_grad_enabled():
-        return _HeadLoss.apply(hidden, weight, targets)
-    return _forward(hidden, weight.to(hidden.dtype), targets)
+        return _HeadLoss.apply(targets, *factors)
+    return _forward(targets, factors)
 
 
 def _forward(
-    hidden: Tensor, weight: Tensor, targets: Tensor, grads: tuple[Tensor, Tensor | None] | None = None
+    targets: Tensor, factors: Sequence[Tensor], grads: Sequence[tuple[Tensor, Tensor | None]] = ()
 ) -> Tensor:
-    """The loss; with `grads` also its gradients by hidden and weight, written and added into them."""
-    total = torch.zeros((), device=hidden.device)
-    for start in range(0, len(hidden), CHUNK_TOKENS):
-        rows = slice(start, start + CHUNK_TOKENS)
-        logits = hidden[rows] @ weight.T  # (chunk, vocab)
-        losses, slope = _cross_entropy(logits, targets[rows])
+    """The loss, of `factors` rows, matrix, rows, matrix: the logits are the sum of rows @ matrix.T.
+
+    `grads`: for each two of them where their gradients are written, and added, if they are wanted.
+    """
+    total = torch.zeros((), device=targets.device)
+    pairs = [(rows, matrix.to(rows.dtype)) for rows, matrix in zip(factors[::2], factors[1::2], strict=True)]
+    for start in range(0, len(targets), CHUNK_TOKENS):
+        chunk = slice(start, start + CHUNK_TOKENS)
+        (rows, matrix), *more = pairs
+        logits = rows[chunk] @ matrix.T  # (chunk, vocab)
+        for rows, matrix in more:
+            logits.addmm_(rows[chunk], matrix.T)
+        losses, slope = _cross_entropy(logits, targets[chunk])
         total += losses.sum()
-        if grads is not None:
-            torch.mm(slope, weight, out=grads[0][rows])
-            if grads[1] is not None:  # a frozen head
-                grads[1].add_(slope.T @ hidden[rows])
+        for (rows, matrix), (by_rows, by_matrix) in zip(pairs, grads, strict=False):
+            torch.mm(slope, matrix, out=by_rows[chunk])
+            if by_matrix is not None:  # else a frozen head
+                by_matrix.add_(slope.T @ rows[chunk])
     return total
 
 
@@ -65,14 +80,20 @@ class _HeadLoss(torch.autograd.Function):
     """Gradients are computed beside the loss, while a chunk's logits are still at hand."""
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        by_hidden = torch.empty_like(hidden)
-        by_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        total = _forward(hidden, weight.to(hidden.dtype), targets, (by_hidden, by_weight))
-        ctx.save_for_backward(by_hidden, None if by_weight is None else by_weight.to(weight.dtype))
+    def forward(ctx, targets: Tensor, *factors: Tensor) -> Tensor:
+        learns = ctx.needs_input_grad[2::2]
+        by_rows = [torch.empty_like(rows) for rows in factors[::2]]
+        by_matrix = [
+            torch.zeros_like(matrix, dtype=torch.float32) if wanted else None
+            for matrix, wanted in zip(factors[1::2], learns, strict=True)
+        ]
+        grads = list(zip(by_rows, by_matrix, strict=True))
+        total = _forward(targets, factors, grads)
+        ctx.save_for_backward(
+            *(None if g is None else g.to(f.dtype) for g, f in zip(chain(*grads), factors, strict=True))
+        )
         return total
 
     @staticmethod
     def backward(ctx, scale: Tensor):  # type: ignore[override]
-        by_hidden, by_weight = ctx.saved_tensors
-        return by_hidden * scale.to(by_hidden.dtype), None if by_weight is None else by_weight * scale, None
+        return None, *(None if g is None else g * scale.to(g.dtype) for g in ctx.saved_tensors)

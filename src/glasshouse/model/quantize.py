@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glasshouse.core.errors import ConfigError
-from glasshouse.model.experts import Experts, SparseMLP
+from glasshouse.model.experts import STACKS, Experts, SparseMLP
 from glasshouse.model.layers import Linear
 from glasshouse.model.lora import linear_maps
 from glasshouse.model.transformer import Transformer
@@ -177,6 +177,11 @@ class FewBits(nn.Module):
         self.codes = nn.Buffer(torch.empty(self.count, self.rows, width, dtype=torch.uint8))
         self.scales = nn.Buffer(torch.empty(self.count, self.rows, groups, dtype=torch.bfloat16))
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(count, rows, columns)."""
+        return self.count, self.rows, self.columns
+
     def pack(self, weight: Tensor) -> None:
         """Take over the values of a stack of matrices."""
         for codes, scales, matrix in zip(self.codes, self.scales, weight.detach(), strict=True):
@@ -197,8 +202,8 @@ class QuantizedExperts(Experts):
     def __init__(self, experts: Experts, scheme: Scheme) -> None:
         """Of the same shape; the codes are still to be packed, or read from a folder."""
         nn.Module.__init__(self)
-        self.act, self.is_silu = experts.act, experts.is_silu
-        for name in ("gate_up_proj", "down_proj"):
+        self.act, self.is_silu, self.adapters = experts.act, experts.is_silu, experts.adapters
+        for name in STACKS:
             setattr(self, name, FewBits(getattr(experts, name).shape, scheme))
 
     @classmethod
@@ -208,8 +213,8 @@ class QuantizedExperts(Experts):
         made.down_proj.pack(experts.down_proj)
         return made
 
-    def product(self, rows: Tensor, name: str, counts: Sequence[int]) -> Tensor:
-        return _StackProduct.apply(rows, getattr(self, name), counts)
+    def product(self, rows: Tensor, stack: str, counts: Sequence[int]) -> Tensor:
+        return _StackProduct.apply(rows, getattr(self, stack), counts)
 
 
 class _StackProduct(torch.autograd.Function):

@@ -216,7 +216,9 @@ class Transformer(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocab) of hidden states (..., hidden)."""
-        return F.linear(hidden, self.head_weight.to(hidden.dtype))
+        if self.config.tie_word_embeddings:
+            return F.linear(hidden, self.head_weight.to(hidden.dtype))
+        return self.lm_head(hidden)
 
     def forward(
         self,
@@ -246,8 +248,9 @@ class Transformer(nn.Module):
         the count of targets.
         """
         routing: list[Tensor] | None = [] if self.config.num_experts and torch.is_grad_enabled() else None
-        hidden = self.hidden(ids, positions, segments, routing=routing)
-        loss = head_loss(hidden.flatten(0, 1), self.head_weight, targets.flatten())
+        hidden = self.hidden(ids, positions, segments, routing=routing).flatten(0, 1)
+        low_rank = None if self.config.tie_word_embeddings else self.lm_head.low_rank(hidden)
+        loss = head_loss(hidden, self.head_weight, targets.flatten(), low_rank)
         if routing:
             loss = loss + self._router_loss(routing, segments) * (targets != IGNORED).sum()
         return loss

@@ -124,6 +124,20 @@ def _encoded(model: LanguageModel, row: Row, window: int) -> Iterator[tuple[list
             yield encoded.ids, encoded.assistant_mask, size
 
 
+def ids_by_source(model: LanguageModel, held_out: HeldOut, limit: int) -> dict[str, Iterable[list[int]]]:
+    """The rows' token ids by what they were read from, of at most `limit` sources, the largest first."""
+    window = min(held_out.sequence_length, model.context - 1)
+    sources: dict[str, list[Row]] = {}
+    for row in held_out.rows:
+        sources.setdefault(row.get("source", ""), []).append(row)
+
+    def encoded(rows: list[Row]) -> Iterator[list[int]]:
+        return (ids for row in rows for ids, _, _ in _encoded(model, row, window))
+
+    largest = sorted(sources, key=lambda source: (-len(sources[source]), source))
+    return {source: encoded(sources[source]) for source in largest[:limit]}
+
+
 def _drawn(rows: list[Row], limit: int) -> list[Row]:
     """About `limit` bytes of the rows; a long document counts as several."""
     pieces: list[Row] = []

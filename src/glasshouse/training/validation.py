@@ -16,7 +16,7 @@ from glasshouse.training.objective import NextToken, TokenBatch
 POSITIONS_AT_ONCE = 8192
 
 LOAD_TOKENS = 16_384
-"""Held-out positions from which the experts' load is told: shares of some percent need no more."""
+"""Positions from which the experts' load is told: shares of some percent need no more."""
 
 
 class ValidationLoss(NamedTuple):
@@ -46,7 +46,7 @@ def validation_loss(
 def expert_load(
     model: Transformer, shards: Shards, sequence_length: int, max_tokens: int | None = None
 ) -> dict[str, float]:
-    """For the metrics of a mixture of experts; nothing for a dense model.
+    """For the metrics of a mixture of experts, on text held out or learnt from; nothing for a dense model.
 
     `expert_load_max` and `expert_load_min`: the largest and the smallest share of a layer's assignments
     that one expert has, times the number of experts (1 is even, 0 is an expert that nobody needs);

@@ -11,7 +11,7 @@ folder evaluation/baselines/ holds the same probes answered without any model.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PROBES, SAMPLES, EXPERTS = "probes.json", "samples.json", "experts.json"
 
 DOMAINS = 24
-"""Sources of documents whose experts are told apart, the largest ones of the held-out part."""
+"""Sources of text whose experts are told apart, the largest ones of the held-out part."""
 
 SAMPLE_PROMPTS = 4
 """Places in held-out text that a model of the user's own text continues in the report."""
@@ -82,11 +82,26 @@ def evaluate(
         probes = ask(config, model, world, texts)
         prompts = world.samples() if world is not None else text_prompts(texts)
     write_json(out / SAMPLES, [answer(model, prompt, config.sample_tokens) for prompt in prompts])
-    if model.model.config.num_experts and (domains := texts_by_source(world, validation)):
-        from glasshouse.evaluation import expert_shares
-
-        write_json(out / EXPERTS, expert_shares(model, domains))
+    if model.model.config.num_experts:
+        tell_experts(model, out, texts_by_source(world, validation), held_out)
     write_json(out / PROBES, probes)
+
+
+def tell_experts(
+    model: LanguageModel, out: Path, texts: Mapping[str, list[str]], held_out: HeldOut | None
+) -> None:
+    """experts.json, on texts by source; without any, on what fine-tuning held out."""
+    from glasshouse.evaluation import expert_shares
+
+    tokenizer = model.tokenizer
+    domains: dict[str, Iterable[list[int]]] = {
+        source: ([tokenizer.bos_id, *tokenizer.encode(text)] for text in some)
+        for source, some in texts.items()
+    }
+    if not domains and held_out is not None:
+        domains = rows.ids_by_source(model, held_out, DOMAINS)
+    if domains:
+        write_json(out / EXPERTS, expert_shares(model, domains))
 
 
 def ask_held_out(
