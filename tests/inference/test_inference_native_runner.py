@@ -14,7 +14,7 @@ from glasshouse.core.errors import UsageError
 from glasshouse.inference.native_runner import MAX_ROWS, PAGE_TOKENS, NativeRunner, _Step
 from glasshouse.inference.runner import Piece
 from glasshouse.model import ModelConfig, Transformer, initialise
-from glasshouse.model.lora import LoRAConfig, adapter_of, add_adapter, linear_maps, use_adapters
+from glasshouse.model.lora import LoRAConfig, add_adapter, places, use_adapters
 from glasshouse.model.quantize import quantize_model
 
 VOCAB, CONTEXT = 211, 256
@@ -262,9 +262,9 @@ def test_pieces_of_one_step_use_different_adapters(name: str, scheme: str | None
     for adapter, config in ranks.items():
         add_adapter(model, config, name=adapter, seed=5)
     generator = torch.Generator().manual_seed(3)
-    for _, linear in linear_maps(model):
+    for place in places(model):
         for adapter in ranks:
-            if (maps := adapter_of(linear, adapter)) is not None:
+            if (maps := place.adapter(adapter)) is not None:
                 maps.b.data.normal_(0, 0.1, generator=generator)
     runner, texts = make_runner(model), [tokens(n, n) for n in (50, 9, 33, 70)]
     names = ["wide", None, "narrow", "wide"]

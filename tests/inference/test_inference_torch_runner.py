@@ -8,10 +8,11 @@ import pytest
 import torch
 from tests.inference.conftest import awake
 
+from glasshouse.inference.native_runner import NativeRunner
 from glasshouse.inference.runner import Piece
 from glasshouse.inference.torch_runner import TorchRunner
 from glasshouse.model import ModelConfig, Transformer
-from glasshouse.model.lora import LoRAConfig, add_adapter, linear_maps, use_adapters
+from glasshouse.model.lora import LoRAConfig, add_adapter, linear_maps, places, use_adapters
 from glasshouse.model.quantize import quantize_model
 
 SMALL = {
@@ -112,6 +113,28 @@ def test_each_piece_has_its_own_adapter() -> None:
     for text, adapter, states in zip(given, adapters, found, strict=True):
         use_adapters(model, *([adapter] if adapter else []))
         assert torch.allclose(states, plain(model, text), atol=5e-4)
+
+
+def test_each_piece_has_its_own_adapter_on_experts_and_head_too() -> None:
+    """The head is asked row by row, after the step: it takes each row's adapter as well."""
+    model = awake(ModelConfig(**SMALL, **FAMILIES["experts"]))
+    targets = LoRAConfig(r=2, targets=("q_proj", "lm_head"), target_parameters=("experts.down_proj",))
+    for name in ("one", "two"):
+        add_adapter(model, targets, name=name)
+    for number, place in enumerate(places(model)):
+        for adapter in (place.adapters or {}).values():
+            torch.nn.init.normal_(adapter.b, std=0.3, generator=torch.Generator().manual_seed(number))
+    given = texts(4, seed=6)
+    adapters = [None, "one", "two", "one"]
+    runner = runner_of(model)
+    found = read(runner, given, 4, adapters)
+    logits = runner.logits(torch.stack([states[-1] for states in found]), adapters)
+    for text, adapter, states, row in zip(given, adapters, found, logits, strict=True):
+        use_adapters(model, *([adapter] if adapter else []))
+        assert torch.allclose(states, plain(model, text), atol=1e-5)
+        with torch.inference_mode():
+            assert torch.allclose(row, model(torch.tensor([text]))[0, -1], atol=1e-5)
+    assert NativeRunner.supports(model) == "adapters hang on its experts and head"
 
 
 def test_few_bits() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.server.conftest import make_model, serving
 
-from glasshouse.model.lora import LoRAConfig, adapter_of, add_adapter, linear_maps, use_adapters
+from glasshouse.model.lora import LoRAConfig, add_adapter, places, use_adapters
 
 ASKED = {"prompt": [30, 40, 50], "max_tokens": 1, "echo": True, "logprobs": 1, "temperature": 0}
 
@@ -22,9 +22,8 @@ def adapted():
     add_adapter(model.model, LoRAConfig(r=4), name="poet")
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for _, linear in linear_maps(model.model):
-            adapter = adapter_of(linear, "poet")
-            if adapter is not None:
+        for place in places(model.model):
+            if (adapter := place.adapter("poet")) is not None:
                 adapter.b.add_(torch.randn(adapter.b.shape, generator=generator))
     use_adapters(model.model)
     return model

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import handle_stop_sequences
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from lm_eval.api.instance import Instance  # type: ignore[import-not-found]
+from lm_eval.api.model import TemplateLM  # type: ignore[import-not-found]
+from lm_eval.models.utils import handle_stop_sequences  # type: ignore[import-not-found]
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # type: ignore[import-not-found]
 from tqdm import tqdm
 
 from glasshouse.inference import LanguageModel
@@ -112,7 +112,9 @@ class LMEvalModel(TemplateLM):
                 Request(
                     prompt=tuple(ids[-max(self.max_length - room, 1) :]),
                     max_new_tokens=room,
-                    sampling=Sampling(temperature=temperature, top_p=options.get("top_p")),
+                    sampling=Sampling.parse(
+                        {"temperature": temperature, "top_p": options.get("top_p")}, source="gen_kwargs"
+                    ),
                     stop=tuple(handle_stop_sequences(options.get("until"), eos=None)),
                     stop_ids=self.engine.model.stop_ids,
                 )

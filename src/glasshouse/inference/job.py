@@ -131,9 +131,7 @@ class Job:
         except Exception:  # whatever it is, it is the receiver's, and other requests go on
             self.ticket.cancel()
 
-    def score_prompt(
-        self, start: int, states: Tensor, logits: Callable[[Tensor], Tensor], vocab: int
-    ) -> None:
+    def score_prompt(self, start: int, states: Tensor, logits: Callable[..., Tensor], vocab: int) -> None:
         """Score the tokens after the positions start, start + 1, ... whose hidden states these are.
 
         Positions scored before are left out: a prompt may be read twice.
@@ -144,7 +142,8 @@ class Job:
         states = states[max(len(self._scores) - 1 - start, 0) :]
         count = min(len(states), len(prompt) - len(self._scores))
         for first in range(0, count, step):
-            rows = logits(states[first : min(first + step, count)])
+            rows = states[first : min(first + step, count)]
+            rows = logits(rows, [self.request.adapter] * len(rows))  # (rows, vocab)
             targets = prompt[len(self._scores) : len(self._scores) + len(rows)]
             self._scores += token_scores(rows, targets, [alternatives] * len(rows))
 

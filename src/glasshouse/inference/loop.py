@@ -171,7 +171,10 @@ class Loop:
         choices = [part.row for part, _ in writing if isinstance(part.row, Choice)]
         drafts = [part.drafts for part, _ in writing]
         counts = [len(states) for _, states in writing]
-        logits = self.runner.logits(torch.cat([states for _, states in writing]))
+        adapters = [
+            choice.adapter for choice, count in zip(choices, counts, strict=True) for _ in range(count)
+        ]
+        logits = self.runner.logits(torch.cat([states for _, states in writing]), adapters)
         tokens = self._writers.choose(choices, drafts, logits)
         for (part, _), choice, chosen, rows in zip(
             writing, choices, tokens, logits.split(counts), strict=True

@@ -26,6 +26,7 @@ from glasshouse.core.native_library import native_library
 from glasshouse.inference.native_weights import Weights, large_buffer
 from glasshouse.inference.runner import Piece
 from glasshouse.model import Transformer, kernels
+from glasshouse.model.lora import places
 
 SOURCES = Path(__file__).parent / "native"
 
@@ -116,6 +117,9 @@ class NativeRunner:
                 return f"{name} is {width}, not a multiple of 16"
         if config.rope_scaling is not None and config.rope_scaling.rope_type == "dynamic":
             return "dynamic RoPE scaling turns earlier keys anew as the text grows"
+        elsewhere = {place.kind for place in places(model) if place.adapters} - {"linear"}
+        if elsewhere:
+            return f"adapters hang on its {' and '.join(sorted(elsewhere))}"
         if _library(model.compute_dtype) is None:
             return "there is no C compiler, or it failed, or GLASSHOUSE_KERNELS=off"
         return None
@@ -193,8 +197,8 @@ class NativeRunner:
             self._pause = min(2 * self._pause, LONGEST_PAUSE) if dozes > DOZES else 1
             self._alone = self._pause if dozes > DOZES else 0
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(rows, hidden) -> (rows, vocab) float32."""
+    def logits(self, hidden: Tensor, adapters: Sequence[str | None] = ()) -> Tensor:
+        """See `Runner`; no adapter hangs on the head (see `supports`)."""
         hidden = hidden.float().contiguous()
         out = torch.empty(len(hidden), self.config.vocab_size)
         model = ctypes.byref(self._weights.model)

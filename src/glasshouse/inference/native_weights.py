@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glasshouse.model import Transformer
+from glasshouse.model.adapter import Adapter as LowRank
 from glasshouse.model.attention import Attention
 from glasshouse.model.experts import Experts, SparseMLP
 from glasshouse.model.layers import GatedMLP, LayerNorm, Linear, RMSNorm
-from glasshouse.model.lora import adapter_names, adapter_of
+from glasshouse.model.lora import adapter_names
 from glasshouse.model.quantize import GROUP, NF4, QuantizedExperts, QuantizedLinear
 from glasshouse.model.transformer import Block
 
@@ -245,7 +246,7 @@ class Weights:
                 for site, maps in enumerate(_sites(block.self_attn, block.mlp)):
                     column = 0
                     for number, linear in enumerate(maps):
-                        if (adapter := adapter_of(linear, name)) is not None:
+                        if (adapter := _adapter(linear, name)) is not None:
                             fill = -len(adapter.a) % 16
                             a = F.pad(adapter.a.detach(), (0, 0, 0, fill))
                             b = F.pad(adapter.b.detach() * adapter.scale, (0, fill))
@@ -270,6 +271,12 @@ class Weights:
         values = values.contiguous()
         self._kept.append(values)
         return values.data_ptr()
+
+
+def _adapter(linear: Linear, name: str) -> LowRank | None:
+    adapter = linear.adapters[name] if linear.adapters is not None and name in linear.adapters else None
+    assert adapter is None or isinstance(adapter, LowRank)
+    return adapter
 
 
 def _sites(attention: Attention, mlp: object) -> tuple[tuple[Linear, ...], ...]:

@@ -43,6 +43,6 @@ class Runner(Protocol):
         """
         ...
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(rows, hidden) -> (rows, vocab) float32 on the CPU."""
+    def logits(self, hidden: Tensor, adapters: Sequence[str | None]) -> Tensor:
+        """(rows, hidden) -> (rows, vocab) float32 on the CPU; `adapters` names each row's."""
         ...

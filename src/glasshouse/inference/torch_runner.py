@@ -7,6 +7,7 @@ right; padding is computed and thrown away.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 from glasshouse.inference.placement import Placement
 from glasshouse.inference.runner import Piece
 from glasshouse.model import Transformer
-from glasshouse.model.lora import Adapter, adapter_of, linear_maps
+from glasshouse.model.adapter import Adapter
+from glasshouse.model.lora import places
 
 PAGE_TOKENS = 16
 
@@ -96,10 +98,13 @@ class TorchRunner:
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._adapters: dict[str, list[Adapter]] = {}
-        for _, linear in linear_maps(model):
-            for name in linear.adapters or ():
-                if (adapter := adapter_of(linear, name)) is not None:
+        self._at_head: set[str] = set()
+        for place in places(model):
+            for name in place.adapters or ():
+                if (adapter := place.adapter(name)) is not None:
                     self._adapters.setdefault(name, []).append(adapter)
+                    if place.kind == "head":
+                        self._at_head.add(name)
         scaling = config.rope_scaling
         self._trained = config.max_position_embeddings
         self._dynamic = scaling is not None and scaling.rope_type == "dynamic"
@@ -115,12 +120,22 @@ class TorchRunner:
     @torch.inference_mode()
     def hidden(self, pieces: Sequence[Piece]) -> Tensor:
         """See `Runner`. The model's switches of adapters are left as they were."""
+        with self._switches_kept():
+            return self._hidden(pieces)
+
+    @contextlib.contextmanager
+    def _switches_kept(self) -> Iterator[None]:
         before = [(adapter, adapter.active) for adapters in self._adapters.values() for adapter in adapters]
         try:
-            return self._hidden(pieces)
+            yield
         finally:
             for adapter, active in before:
                 adapter.active = active
+
+    def _switch(self, wanted: str | None) -> None:
+        for name, adapters in self._adapters.items():
+            for adapter in adapters:
+                adapter.active = name == wanted
 
     def _hidden(self, pieces: Sequence[Piece]) -> Tensor:
         wanted: list[Tensor | None] = [None] * len(pieces)
@@ -130,8 +145,20 @@ class TorchRunner:
         return torch.cat([states for states in wanted if states is not None])
 
     @torch.inference_mode()
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, adapters: Sequence[str | None]) -> Tensor:
         """See `Runner`."""
+        with self._switches_kept():
+            if not self._at_head.intersection(adapters):
+                self._switch(None)
+                return self._head(hidden)
+            out = torch.empty(len(hidden), self.model.config.vocab_size)
+            for name in set(adapters):
+                self._switch(name)
+                rows = [row for row, adapter in enumerate(adapters) if adapter == name]
+                out[rows] = self._head(hidden[rows])
+            return out
+
+    def _head(self, hidden: Tensor) -> Tensor:
         if self.deterministic:
             return torch.cat([self.model.head(row[None]) for row in hidden]).float().cpu()
         return self.model.head(hidden).float().cpu()
@@ -157,9 +184,7 @@ class TorchRunner:
 
     def _read(self, pieces: Sequence[Piece]) -> list[Tensor]:
         """The wanted states of pieces of one adapter."""
-        for name, adapters in self._adapters.items():
-            for adapter in adapters:
-                adapter.active = name == pieces[0].adapter
+        self._switch(pieces[0].adapter)
         if not self.deterministic:
             return self._pass(pieces)
         (piece,) = pieces

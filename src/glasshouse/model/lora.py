@@ -202,10 +202,7 @@ def active_adapters(model: Transformer) -> list[str]:
     return [
         name
         for name in adapter_names(model)
-        if any(
-            (adapter := adapter_of(linear, name)) is not None and adapter.active
-            for _, linear in linear_maps(model)
-        )
+        if any((adapter := place.adapter(name)) is not None and adapter.active for place in places(model))
     ]
 
 
