@@ -188,6 +188,7 @@ def start_ours(precision: str, options: argparse.Namespace) -> Started:
     if precision != "bf16":
         quantize_model(model, precision)  # type: ignore[arg-type]
     runner = NativeRunner(model, threads=options.threads)
+    torch.set_num_threads(1)  # of the argmax: PyTorch's would wait awake beside the runner's own
     each = -(-2 * options.tokens // runner.page_tokens)
     runner.allocate(each * max(options.batches))
 
