@@ -134,8 +134,10 @@ def subprocess_side(side: str, folder: str, options: argparse.Namespace) -> dict
 
 
 def bandwidth(gib: float = 0.5, repeats: int = 5) -> float:
-    """GB/s of reading memory with all threads, the best of several."""
-    numbers = torch.ones(int(gib * 2**30) // 4)
+    """GB/s of reading memory with all threads, in large pages as the runner's weights, the best of several."""
+    from glasshouse.inference.native_weights import large_buffer
+
+    numbers = large_buffer(int(gib * 2**30)).view(torch.float32).fill_(1.0)
     best = float("inf")
     for _ in range(repeats):
         start = time.perf_counter()
@@ -188,6 +190,7 @@ def start_ours(precision: str, options: argparse.Namespace) -> Started:
     if precision != "bf16":
         quantize_model(model, precision)  # type: ignore[arg-type]
     runner = NativeRunner(model, threads=options.threads)
+    torch.set_num_threads(1)  # of the argmax: PyTorch's would wait awake beside the runner's own
     each = -(-2 * options.tokens // runner.page_tokens)
     runner.allocate(each * max(options.batches))
 

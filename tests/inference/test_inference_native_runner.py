@@ -22,6 +22,13 @@ VOCAB, CONTEXT = 211, 256
 FAMILIES: dict[str, dict[str, object]] = {
     "llama": {"attention_bias": True, "mlp_bias": True, "head_dim": 48, "num_key_value_heads": 1},
     "tied llama": {"model_type": "llama", "tie_word_embeddings": True, "hidden_size": 80},
+    "many heads": {
+        "model_type": "llama",
+        "num_attention_heads": 40,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "hidden_size": 48,
+    },
     "mistral": {"sliding_window": 40, "num_key_value_heads": 4, "head_dim": 16},
     "qwen2": {"sliding_window": 33, "max_window_layers": 1, "intermediate_size": 48},
     "qwen3": {"hidden_act": "gelu", "tie_word_embeddings": True},
