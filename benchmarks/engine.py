@@ -134,7 +134,7 @@ def subprocess_side(side: str, folder: str, options: argparse.Namespace) -> dict
 
 
 def bandwidth(gib: float = 0.5, repeats: int = 5) -> float:
-    """GB/s of reading memory with all threads, in large pages as the runner's weights, the best of several."""
+    """GB/s of reading memory with all threads, in large pages like the weights; the best of several."""
     from glasshouse.inference.native_weights import large_buffer
 
     numbers = large_buffer(int(gib * 2**30)).view(torch.float32).fill_(1.0)

@@ -47,7 +47,7 @@ def main() -> None:
     options = arguments()
     if options.load is not None:
         load = asyncio.run(run_clients(options.load, options.model_name, options.clients, options.seconds))
-        print(json.dumps(asdict(load)))
+        options.out.write_text(json.dumps(asdict(load)))
         return
     from glasshouse.core.devices import machine
 
@@ -70,7 +70,7 @@ def main() -> None:
             if command is None or (options.only and name not in options.only):
                 continue
             with serving(command, Path(work) / f"{name}.log") as (process, port):
-                result[name] = measure(process.pid, port, options, seconds, name)
+                result[name] = measure(process.pid, port, options, seconds, name, Path(work))
             show(name, result[name])
     for name in ("llama_cpp", "transformers"):
         if name in result and "glasshouse" in result:
@@ -171,22 +171,23 @@ def wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
 # One server's measurement
 
 
-def measure(pid: int, port: int, options: argparse.Namespace, seconds: float, name: str) -> dict[str, Any]:
+def measure(
+    pid: int, port: int, options: argparse.Namespace, seconds: float, name: str, work: Path
+) -> dict[str, Any]:
     """Put the clients on a server; times in seconds, memory in MiB."""
     model_name = str(options.model) if name == "transformers" else first_model(port)
     warm = asyncio.run(run_clients(port, model_name, 2, 3))  # compiles, loads, fills its pools
     if not warm.replies:
         sys.exit(f"{name} gave no reply: {warm.failures[:3]}")
     line = [sys.executable, __file__, "--load", str(port), "--model-name", model_name]
-    line += ["--clients", str(options.clients), "--seconds", str(seconds)]
-    clients = subprocess.Popen(line, stdout=subprocess.PIPE)
+    line += ["--clients", str(options.clients), "--seconds", str(seconds), "--out", str(work / "load.json")]
+    clients = subprocess.Popen(line)
     memory = []  # (seconds since the start, MiB)
     start = time.monotonic()
     while clients.poll() is None:
         time.sleep(1)
         memory.append((time.monotonic() - start, resident(pid)))
-    assert clients.stdout is not None
-    load = Load(**json.loads(clients.stdout.read()))
+    load = Load(**json.loads((work / "load.json").read_text()))
     tokens = count_tokens(options.model, [text for _, _, text in load.replies])
     measured: dict[str, Any] = {
         "seconds": round(load.seconds, 1),
