@@ -122,7 +122,18 @@ def llama_cpp(model: Path, work: Path) -> list[str] | None:
     export = ["export", str(model), "--to", "gguf", "--precision", "F32", "--out", str(file)]
     subprocess.run([*python(GLASSHOUSE), *export], check=True, stdout=sys.stderr)
     threads = str(os.cpu_count())
-    settings = ["--n_ctx", "512", "--n_threads", threads, "--n_threads_batch", threads, "--verbose", "false"]
+    settings = [
+        "--n_ctx",
+        "512",
+        "--n_threads",
+        threads,
+        "--n_threads_batch",
+        threads,
+        "--interrupt_requests",
+        "false",
+        "--verbose",
+        "false",
+    ]
     return [sys.executable, "-m", "llama_cpp.server", "--model", str(file), *settings, "--port"]
 
 

@@ -66,7 +66,8 @@ def server(tmp_path_factory):
         time.sleep(0.1)
     yield process.pid, int(found[1])
     process.terminate()
-    process.wait(30)
+    assert process.wait(60) == 0
+    assert "traceback" not in log.read_text().lower()
 
 
 def request(path: str, body: bytes, length: int | None = None) -> bytes:

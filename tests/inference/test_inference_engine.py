@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 import torch
+from tests.inference.conftest import awake
 
 from glasshouse.core.errors import GlasshouseError, UsageError
 from glasshouse.inference import LanguageModel
@@ -19,7 +20,7 @@ from glasshouse.inference.engine import Completion, Engine, EngineSettings
 from glasshouse.inference.native_runner import NativeRunner
 from glasshouse.inference.request import Delta, Event, Finish, Grammar, PromptRead, QueueFullError, Request
 from glasshouse.inference.sampling import Sampling
-from glasshouse.model import Transformer
+from glasshouse.model import ModelConfig, Transformer
 from glasshouse.model.lora import LoRAConfig, add_adapter, linear_maps, remove_adapter
 from glasshouse.tokenizer import Tokenizer
 
@@ -215,6 +216,19 @@ def test_a_grammar_is_followed(engine: Engine, model: LanguageModel) -> None:
             assert made.text in ("abababc", "ababababc", "abababababc")
             assert made.finish is not None
             assert made.finish.reason == "stop"
+
+
+def test_an_id_that_stands_for_no_token_is_never_chosen(tokenizer: Tokenizer) -> None:
+    """Embeddings are often padded beyond the tokenizer."""
+    padded = awake(ModelConfig(vocab_size=tokenizer.vocab_size * 4, hidden_size=32, head_dim=16))
+    engine = Engine(LanguageModel(padded, tokenizer))
+    for temperature in (0.0, 1.5):
+        (made,) = engine.complete(
+            Request(prompt=PROMPT, max_new_tokens=60, sampling=Sampling(temperature=temperature))
+        )
+        assert made.finish == Finish("length")
+        assert max(made.ids) < tokenizer.vocab_size
+    engine.close()
 
 
 def test_an_adapter_changes_its_request_alone(transformer: Transformer, tokenizer: Tokenizer) -> None:

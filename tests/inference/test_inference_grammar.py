@@ -189,7 +189,7 @@ def test_replies_validate_and_end(compiler: GrammarCompiler, tokenizer: Tokenize
 @pytest.mark.accept
 def test_a_thousand_schemas(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
     """The same for 1,000 random schemas that no other test uses."""
-    for seed in range(10_000, 11_000):
+    for seed in range(70_000, 71_000):
         check_schema(compiler, tokenizer, seed)
 
 

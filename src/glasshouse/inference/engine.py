@@ -112,7 +112,8 @@ class Engine:
         if most is None:  # one token at a time, a wrong guess costs as much as a right one saves
             most = 0 if isinstance(self.runner, TorchRunner) and self.runner.deterministic else DRAFT_TOKENS
         vocab = model.model.config.vocab_size
-        self._loop = Loop(self.runner, scheduler, vocab, most, self._left_queue)
+        known = model.tokenizer.vocab_size
+        self._loop = Loop(self.runner, scheduler, vocab, known, most, self._left_queue)
         self._grammars = GrammarCompiler(model.tokenizer, vocab, model.stop_ids)
         self._adapters = frozenset(adapter_names(model.model))
         self._changed = threading.Condition()  # guards what follows

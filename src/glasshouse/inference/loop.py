@@ -46,12 +46,15 @@ class Loop:
         runner: Runner,
         scheduler: Scheduler,
         vocab: int,
+        known: int,
         draft_tokens: int,
         left_queue: Callable[[], None],
     ) -> None:
-        """`left_queue` is called once for each request, when its first row runs or it ends before."""
+        """Of the model's `vocab` ids the tokenizer knows the first `known`; an embedding is often padded.
+
+        `left_queue` is called once for each request, when its first row runs or it ends before."""
         self.runner, self.scheduler = runner, scheduler
-        self._writers, self._vocab = Writers(vocab), vocab
+        self._writers, self._vocab = Writers(vocab, known), vocab
         self._draft_tokens, self._left_queue = draft_tokens, left_queue
         self.jobs: list[Job] = []
         self.pooled: list[Pooled] = []

@@ -18,8 +18,9 @@ class Writers:
     Settings' tensors are kept while the same texts write with the same number of guesses.
     """
 
-    def __init__(self, vocab: int) -> None:
-        self._vocab = vocab
+    def __init__(self, vocab: int, known: int) -> None:
+        """Ids from `known` to `vocab` stand for no token, and are never chosen."""
+        self._vocab, self._known = vocab, known
         self._free: list[Choice] = []  # one for each row of the settings
         self._settings = RowSettings([], [], vocab)
         self._keys = torch.empty(0, dtype=torch.int64)
@@ -31,6 +32,9 @@ class Writers:
         each choice has 1 + drafts rows, after its last token and after each of its drafts. A draft that is
         not what would be chosen ends the series, replaced. A grammar's state goes on with the tokens.
         """
+        if self._known < self._vocab:
+            logits = logits.clone()
+            logits[:, self._known :] = -torch.inf
         counts = [1 + len(guess) for guess in drafts]
         bound = [_bound(choice) for choice in choices]
         each = logits.split(counts)

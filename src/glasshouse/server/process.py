@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+import torch
 import uvicorn
 from starlette.types import ASGIApp
 
 from glasshouse.core.errors import UsageError
+from glasshouse.inference.native_runner import NativeRunner
 from glasshouse.server.service import Service
 
 BACKLOG = 2048
@@ -58,7 +60,7 @@ class Process(uvicorn.Server):
                 server_header=False,
             )
         )
-        self._service, self._tell = service, started
+        self.service, self._tell = service, started
         self._until: float | None = None  # when what still runs is cancelled
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -69,15 +71,15 @@ class Process(uvicorn.Server):
         if self._until is not None:
             self.force_exit = self.should_exit = True
             return
-        self._service.draining = True
-        self._until = time.monotonic() + self._service.settings.drain
+        self.service.draining = True
+        self._until = time.monotonic() + self.service.settings.drain
 
     async def on_tick(self, counter: int) -> bool:
         if self._until is not None and not self.should_exit:
             late = time.monotonic() >= self._until
             if late:
-                await asyncio.to_thread(self._service.engine.close)  # ends every stream with an error
-            self.should_exit = late or self._service.in_flight == 0
+                await asyncio.to_thread(self.service.engine.close)  # ends every stream with an error
+            self.should_exit = late or self.service.in_flight == 0
         return await super().on_tick(counter)
 
 
@@ -87,8 +89,13 @@ engine needs for a token, and a reply alone would wait for it with every one."""
 
 
 def run(process: Process, bound: socket.socket) -> None:
-    """Serve until the end. More open files are allowed first: every client is one."""
+    """Serve until the end. More open files are allowed first: every client is one.
+
+    Where the native runner has threads of its own, PyTorch's would only wait awake beside them.
+    """
     sys.setswitchinterval(SWITCH)
+    if isinstance(process.service.engine.runner, NativeRunner):
+        torch.set_num_threads(1)
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on Windows; not where it is forbidden
         import resource
 
