@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from shutil import copytree
 
 import pytest
 import torch
+from tests.inference.conftest import awake
 
 from glasshouse.core.errors import ModelError, UsageError
 from glasshouse.inference import LanguageModel
 from glasshouse.inference.chat import fit
+from glasshouse.model import ModelConfig, Transformer
+from glasshouse.model.lora import LoRAConfig, add_adapter, use_adapters
 from glasshouse.tokenizer import Tokenizer
 
 OPTIONS = {"temperature": 1.0, "seed": 5}
@@ -158,3 +162,47 @@ def test_a_message_longer_than_the_context(model: LanguageModel) -> None:
     long = [*turns(2), {"role": "user", "content": "word " * 300}]
     with pytest.raises(UsageError, match=r"needs \d+ tokens, the context holds 128"):
         model.chat(long, max_new_tokens=8)
+
+
+def test_changed_weights_are_seen(tokenizer: Tokenizer) -> None:
+    """Training goes on between two replies: nothing of the old weights is left in the cache."""
+    config = ModelConfig(vocab_size=300, hidden_size=32, intermediate_size=48, head_dim=16)
+    transformer, same = awake(config), awake(config, seed=1)
+    model = LanguageModel(transformer, tokenizer)
+    before = model.generate("Ada", 20)
+    assert model.engine() is model.engine()
+    with torch.no_grad():
+        for mine, other in zip(transformer.parameters(), same.parameters(), strict=True):
+            mine.copy_(other)
+    after = model.generate("Ada", 20)
+    assert after == LanguageModel(same, tokenizer).generate("Ada", 20) != before
+
+
+def test_the_adapter_that_is_on_speaks(tokenizer: Tokenizer) -> None:
+    """Switching adapters needs no new engine, and two at once are refused."""
+    transformer = awake(ModelConfig(vocab_size=300, hidden_size=32, intermediate_size=48, head_dim=16))
+    plain = LanguageModel(transformer, tokenizer).generate("Ada", 20)
+    for name in ("one", "two"):
+        add_adapter(transformer, LoRAConfig(r=2), name=name)
+    for name, parameter in transformer.named_parameters():
+        if name.endswith(".b"):
+            parameter.data.normal_(std=0.3, generator=torch.Generator().manual_seed(len(name)))
+    model = LanguageModel(transformer, tokenizer)
+    use_adapters(transformer)
+    assert model.generate("Ada", 20) == plain
+    use_adapters(transformer, "one")
+    assert model.generate("Ada", 20) != plain
+    use_adapters(transformer, "one", "two")
+    with pytest.raises(UsageError, match="2 adapters are switched on"):
+        model.generate("Ada", 20)
+
+
+def test_an_engine_ends_with_its_model(transformer: Transformer, tokenizer: Tokenizer) -> None:
+    """No thread outlives the model that started it."""
+    model = LanguageModel(transformer, tokenizer)
+    model.generate("Ada", 2)
+    thread = model.engine().thread
+    assert thread.is_alive()
+    del model
+    gc.collect()
+    assert not thread.is_alive()

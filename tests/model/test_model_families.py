@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from glasshouse.core.errors import ModelError
-from glasshouse.inference import KVCache
+from glasshouse.inference.runner import Piece
+from glasshouse.inference.torch_runner import TorchRunner
 from glasshouse.model import ModelConfig, Transformer, initialise, load, save
 from glasshouse.model.families import FAMILIES
 from glasshouse.model.layout import layout
@@ -90,17 +91,15 @@ def test_reading_in_pieces_through_the_cache(name: str) -> None:
     """Chunks, single tokens and rows of different lengths see what reading at once sees, past any window."""
     model = random_model(name)
     ids = some_ids(2, 30)
-    with torch.no_grad():
-        whole = model(ids)
-        cache = KVCache(model.config, 2, 30)
-        pieces = [model(ids[:, a:b], cache=cache) for a, b in ((0, 9), (9, 10), (10, 11), (11, 30))]
-        assert torch.allclose(torch.cat(pieces, 1), whole, atol=1e-4)
-        cache = KVCache(model.config, 2, 30)
-        model(ids[:, :12], cache=cache)
-        cache.set_lengths([12, 7])
-        following = torch.stack([ids[0, 12], ids[1, 7]])[:, None]
-        logits = model(following, cache=cache)[:, 0]
-        assert torch.allclose(logits, torch.stack([whole[0, 12], whole[1, 7]]), atol=1e-4)
+    runner = TorchRunner(model)
+    runner.allocate(8)
+    tables = ([5, 2], [0, 7])  # pages of 16 positions
+    whole = model.hidden(ids).detach()
+    cuts = (((0, 9), (0, 7)), ((9, 10), (7, 8)), ((10, 11), (8, 25)), ((11, 30), (25, 30)))
+    for both in cuts:
+        pieces = [Piece(ids[row, a:b].tolist(), a, tables[row], b - a) for row, (a, b) in enumerate(both)]
+        expected = torch.cat([whole[row, a:b] for row, (a, b) in enumerate(both)])
+        assert torch.allclose(runner.hidden(pieces), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from glasshouse.core.errors import UsageError
-from glasshouse.inference.decoding import decode
-from glasshouse.inference.sampling import Sampling, row_key
-from glasshouse.inference.text_stream import TextStream
+from glasshouse.inference.request import Delta, Request, TokenScore
+from glasshouse.inference.sampling import Sampling
 
 if TYPE_CHECKING:
-    from glasshouse.model import Transformer
+    from glasshouse.inference.engine import Engine
     from glasshouse.tokenizer import Tokenizer
 
 Message = dict[str, Any]
@@ -37,23 +34,27 @@ class ChatStream:
 
     def __init__(
         self,
-        model: Transformer,
-        tokenizer: Tokenizer,
+        engine: Engine,
         messages: Sequence[Message],
         max_new_tokens: int,
         sampling: Sampling,
         stop: Sequence[str] = (),
-        stop_ids: Set[int] = frozenset(),
+        adapter: str | None = None,
     ) -> None:
-        self._model, self._tokenizer, self._sampling = model, tokenizer, sampling
-        self._max_new_tokens = max_new_tokens
-        self._stream = TextStream(tokenizer.token_bytes, stop)
-        self._stop_ids = stop_ids
-        context = model.config.context
-        self._prompt, dropped, notes = fit(tokenizer, messages, context, max_new_tokens)
+        self._engine, self._tokenizer = engine, engine.model.tokenizer
+        prompt, dropped, notes = fit(self._tokenizer, messages, engine.model.context, max_new_tokens)
+        self._request = Request(
+            prompt=tuple(prompt),
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            stop=tuple(stop),
+            stop_ids=engine.model.stop_ids,
+            logprobs=ALTERNATIVES,
+            adapter=adapter,
+        )
         self._text = ""
         self.trace: dict[str, Any] = {
-            "prompt_tokens": len(self._prompt),
+            "prompt_tokens": len(prompt),
             "dropped_turns": dropped,  # messages left out, oldest first
             "notes": notes,
             "sampling": {**sampling.model_dump(), "max_new_tokens": max_new_tokens},
@@ -68,53 +69,27 @@ class ChatStream:
 
     def __iter__(self) -> Iterator[str]:
         start = time.perf_counter()
-        key = row_key(self._sampling.seed, 0, self._prompt)
-        steps = decode(
-            self._model,
-            [self._prompt],
-            self._max_new_tokens,
-            self._sampling,
-            keys=[key],
-            stop_ids=self._stop_ids,
-        )
         seconds = self.trace["seconds"]
-        reason = "length"
-        for step in steps:
+        for event in self._engine.events(self._request):
+            if not isinstance(event, Delta):
+                continue
             seconds["total"] = time.perf_counter() - start
             seconds["first_token"] = seconds["first_token"] or seconds["total"]
-            token = step.tokens[0]
-            self.trace["tokens"].append(self._explain(token, step.logits[0]))
-            if token in self._stop_ids:
-                reason = "stop"
-                break
-            piece = self._stream.feed(token)
-            self._text += piece
-            if piece:
-                yield piece
-            if self._stream.stopped:
-                reason = "stop"
-                break
-        self.trace["finish_reason"] = reason
-        rest = self._stream.finish()
-        self._text += rest
-        if rest:
-            yield rest
+            self.trace["tokens"] += map(self._explain, event.scores)
+            self._text += event.text
+            if event.finish is not None:
+                self.trace["finish_reason"] = event.finish.reason
+            if event.text:
+                yield event.text
 
-    def _explain(self, token: int, logits: Tensor) -> dict[str, Any]:
+    def _explain(self, score: TokenScore) -> dict[str, Any]:
         """A token beside its likeliest alternatives; log-probabilities in nats, at temperature 1."""
-        logprobs = logits.float().log_softmax(-1)
-        top = logprobs.topk(min(ALTERNATIVES, len(logprobs)))
-        return {
-            **self._named(token, logprobs[token]),
-            "top": [
-                self._named(other, value)
-                for other, value in zip(top.indices.tolist(), top.values, strict=True)
-            ],
-        }
+        top = [self._named(token, logprob) for token, logprob in score.top]
+        return {**self._named(score.id, score.logprob), "top": top}
 
-    def _named(self, token: int, logprob: Tensor) -> dict[str, Any]:
-        text = self._tokenizer.token_bytes(token).decode("utf-8", errors="replace")
-        return {"id": token, "text": text, "logprob": round(float(logprob), 6)}
+    def _named(self, token: int, logprob: float) -> dict[str, Any]:
+        text = self._engine.token_bytes(token).decode("utf-8", errors="replace")
+        return {"id": token, "text": text, "logprob": round(logprob, 6)}
 
 
 def fit(

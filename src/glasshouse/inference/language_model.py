@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,16 +12,25 @@ import torch
 from torch import Tensor
 
 from glasshouse.core import devices
-from glasshouse.core.errors import ModelError
+from glasshouse.core.errors import ModelError, UsageError
 from glasshouse.inference import decoding, scoring
 from glasshouse.inference.chat import ChatStream, Message, Reply
-from glasshouse.inference.sampling import Sampling, row_key
-from glasshouse.inference.text_stream import TextStream
+from glasshouse.inference.placement import Placement, all_gpus, fits, place
+from glasshouse.inference.request import Delta, Request
+from glasshouse.inference.sampling import Sampling
 from glasshouse.model import Transformer
 from glasshouse.model import load as load_transformer
+from glasshouse.model.lora import active_adapters
 
 if TYPE_CHECKING:
+    from glasshouse.inference.engine import Engine
     from glasshouse.tokenizer import Tokenizer
+
+CACHE_BYTES = 256 * 2**20
+"""Ceiling of the keys and values of a model's own engine, if that holds one whole context."""
+
+ROWS = 64
+"""Texts that a model's own engine writes at once."""
 
 
 class LanguageModel:
@@ -29,9 +40,13 @@ class LanguageModel:
     prompt does not depend on what else is generated beside it.
     """
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, placement: Placement | None = None) -> None:
+        """`placement`: where the blocks work, of a model that is spread over devices."""
         self.model = model.eval()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.placement = tokenizer, placement
+        self._making = threading.Lock()
+        self._engine: Engine | None = None
+        self._state: list[tuple[int, int]] = []  # of the weights, when the engine was made
 
     @classmethod
     def load(
@@ -40,7 +55,10 @@ class LanguageModel:
         device: str = "auto",
         dtype: Literal["float32", "bfloat16"] | None = None,
     ) -> LanguageModel:
-        """Open a Hugging Face folder, or a GGUF file. By default float32 on a CPU and bfloat16 on a GPU."""
+        """Open a Hugging Face folder, or a GGUF file. By default float32 on a CPU and bfloat16 on a GPU.
+
+        A folder whose weights do not fit the GPU is spread over all GPUs and the CPU's memory.
+        """
         from glasshouse.tokenizer import Tokenizer
 
         folder = Path(folder)
@@ -50,7 +68,8 @@ class LanguageModel:
             from glasshouse.model.gguf_import import load_gguf
 
             return cls(*load_gguf(folder, device, getattr(torch, name)))
-        model = load_transformer(folder, device, getattr(torch, name))
+        spread = device.startswith("cuda") and not fits(folder, torch.device(device))
+        model = load_transformer(folder, "cpu" if spread else device, getattr(torch, name))
         tokenizer = Tokenizer.load(folder)
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ModelError(
@@ -58,7 +77,7 @@ class LanguageModel:
                 where=folder,
                 fix="use the tokenizer that the model was trained with",
             )
-        return cls(model, tokenizer)
+        return cls(model, tokenizer, place(model, all_gpus(device)) if spread else None)
 
     @property
     def context(self) -> int:
@@ -100,27 +119,17 @@ class LanguageModel:
         **sampling: Any,
     ) -> Iterator[str]:
         """`generate` piece by piece: never half a character, never a part of a stop string."""
-        chosen = Sampling.parse(sampling, source="sampling")
-        ids = self._ids(prompt)
-        decoding.check_prompts([ids], self.context, self.model.config.vocab_size)
-        text = TextStream(self.tokenizer.token_bytes, stop)
-        steps = decoding.decode(
-            self.model,
-            [ids],
-            max_new_tokens,
-            chosen,
-            keys=[row_key(chosen.seed, 0, ids)],
+        request = Request(
+            prompt=tuple(self._ids(prompt)),
+            max_new_tokens=max_new_tokens,
+            sampling=Sampling.parse(sampling, source="sampling"),
+            stop=tuple(stop),
             stop_ids=self.stop_ids,
+            adapter=self._adapter(),
         )
-        for step in steps:
-            if step.tokens[0] in self.stop_ids:
-                break
-            if piece := text.feed(step.tokens[0]):
-                yield piece
-            if text.stopped:
-                return
-        if piece := text.finish():
-            yield piece
+        for event in self.engine().events(request):
+            if isinstance(event, Delta) and event.text:
+                yield event.text
 
     def generate_batch(
         self,
@@ -133,7 +142,7 @@ class LanguageModel:
         """New ids of each prompt, without the stop id that ended it (default: `self.stop_ids`)."""
         stops = self.stop_ids if stop_ids is None else frozenset(stop_ids)
         chosen = Sampling.parse(sampling, source="sampling")
-        return decoding.generate_batch(self.model, prompts, max_new_tokens, chosen, stops)
+        return decoding.generate_batch(self.engine(), prompts, max_new_tokens, chosen, stops, self._adapter())
 
     def score_batch(
         self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
@@ -169,9 +178,43 @@ class LanguageModel:
     ) -> ChatStream:
         """`chat` piece by piece; the stream's `.reply` holds the text and trace so far."""
         chosen = Sampling.parse(sampling, source="sampling")
-        return ChatStream(
-            self.model, self.tokenizer, messages, max_new_tokens, chosen, stop, stop_ids=self.stop_ids
-        )
+        return ChatStream(self.engine(), messages, max_new_tokens, chosen, stop, self._adapter())
+
+    def engine(self) -> Engine:
+        """The engine behind `generate`, `stream`, `generate_batch` and `chat`, which keeps what it has read.
+
+        It is another one once the model's weights have changed.
+        """
+        with self._making:
+            return self._current_engine()
+
+    def _current_engine(self) -> Engine:
+        from glasshouse.inference.engine import Engine, EngineSettings
+
+        state = [(id(t), t._version) for t in (*self.model.parameters(), *self.model.buffers())]
+        if self._engine is None or state != self._state:
+            if self._engine is not None:
+                self._close()
+            config = self.model.config
+            token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+            token *= self.model.compute_dtype.itemsize
+            ceiling = max(min(CACHE_BYTES, ROWS * config.context * token), (config.context + ROWS) * token)
+            settings = EngineSettings(max_rows=ROWS, queue_limit=2**31, cache_bytes=ceiling)
+            # A twin, because the engine must not keep its owner alive.
+            twin = LanguageModel(self.model, self.tokenizer, self.placement)
+            self._engine, self._state = Engine(twin, settings), state
+            self._close = weakref.finalize(self, self._engine.close)
+        return self._engine
+
+    def _adapter(self) -> str | None:
+        """The adapter that is switched on. Raises UsageError where several are."""
+        names = active_adapters(self.model)
+        if len(names) > 1:
+            raise UsageError(
+                f"{len(names)} adapters are switched on: {', '.join(names)}",
+                fix="merge them, or switch on one of them",
+            )
+        return names[0] if names else None
 
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
         """A text begins a document, so it follows <|endoftext|>, as every document does in training."""

@@ -14,11 +14,16 @@ class TextStream:
     """
 
     def __init__(self, token_bytes: Callable[[int], bytes], stop: Sequence[str] = ()) -> None:
-        self.stopped = False  # a stop string was met: nothing more will be given out
+        self.met: str | None = None  # the stop string that was met
         self._token_bytes = token_bytes
         self._stop = [text for text in stop if text]
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was met: nothing more will be given out."""
+        return self.met is not None
 
     def feed(self, token: int) -> str:
         """The text that became certain with this token; often empty."""
@@ -36,10 +41,10 @@ class TextStream:
         if self.stopped:
             return ""
         self._held += text
-        found = [place for stop in self._stop if (place := self._held.find(stop)) >= 0]
+        found = [(place, stop) for stop in self._stop if (place := self._held.find(stop)) >= 0]
         if found:
-            self.stopped = True
-            return self._held[: min(found)]
+            place, self.met = min(found)
+            return self._held[:place]
         keep = max((self._overlap(stop) for stop in self._stop), default=0)
         certain = len(self._held) - keep
         piece, self._held = self._held[:certain], self._held[certain:]

@@ -16,7 +16,7 @@ from glasshouse.model.rope import rotate
 
 
 class Cache(Protocol):
-    """What attention needs of a key/value cache; `glasshouse.inference.KVCache` is one.
+    """What attention needs of a key/value cache; `inference/torch_runner.py` has one.
 
     Slot == position: the key of a row's token at position p lies in slot p.
     """

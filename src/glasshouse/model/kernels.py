@@ -22,14 +22,7 @@ torch.compile of the parts between attention and products came to about 1.2 time
 
 from __future__ import annotations
 
-import atexit
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glasshouse.core.progress import say
+from glasshouse.core.native_library import native_library
 from glasshouse.model.documents import Spans
 
 SOURCES = Path(__file__).parent / "native"
@@ -46,8 +39,6 @@ PIECES = 64
 """Partial sums of a norm's gradient: fixed, so that the number of threads does not change its bits."""
 
 _SLOWER = "PyTorch's own operators are used instead, and training on a CPU takes about twice as long"
-
-_OPTIONS = ["-O3", "-fno-math-errno", "-march=native", "-std=gnu11", "-fPIC", "-shared"]
 
 
 def ready(x: Tensor, multiple_of: int, *widths: int) -> bool:
@@ -198,7 +189,7 @@ def attend(
 _EVERYTHING = 2**30
 
 
-# Compiling, loading, calling
+# Loading, calling
 
 
 def _call(name: str, *arguments: Any) -> None:
@@ -219,73 +210,5 @@ def _call(name: str, *arguments: Any) -> None:
 @lru_cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """The compiled kernels for tensors stored as `dtype`; None, with a notice, where there are none."""
-    if os.environ.get("GLASSHOUSE_KERNELS") == "off":
-        return None
-    compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
-    if compiler is None:
-        _notice("no C compiler found")
-        return None
-    options = [*_OPTIONS, *(["-DBF16"] if dtype == torch.bfloat16 else [])]
-    problem = ""
-    for threading in (["-fopenmp"], []):  # Apple's compiler has no OpenMP
-        try:
-            return ctypes.CDLL(str(_compiled(compiler, [*options, *threading])))
-        except (OSError, subprocess.SubprocessError) as error:
-            output = getattr(error, "stderr", "") or str(error)
-            problem = problem or output.strip().splitlines()[0]
-    _notice(f"the native kernels did not compile ({problem})")
-    return None
-
-
-def _compiled(compiler: str, options: list[str]) -> Path:
-    """Path of the shared library, compiled now unless the same one lies in the cache.
-
-    The name holds a hash of sources, options, compiler and processor: a cache that travels to another
-    machine is not used there.
-    """
-    sources = sorted(SOURCES.glob("*.c"))
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=30)
-    key = [*options, version.stdout, _processor(), *(path.read_text() for path in sorted(SOURCES.iterdir()))]
-    name = hashlib.sha256("\0".join(key).encode()).hexdigest()[:24] + ".so"
-    folder = _cache_folder()
-    if not (folder / name).exists():
-        with tempfile.TemporaryDirectory(dir=folder) as work:
-            command = [compiler, *options, "-o", f"{work}/{name}", *map(str, sources), "-lm"]
-            subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-            os.replace(f"{work}/{name}", folder / name)
-    return folder / name
-
-
-def _processor() -> str:
-    """Model and instruction sets: code for this processor may be illegal on another."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    kept = ("flags", "Features", "model name")
-    return "\n".join(sorted({line for line in lines if line.startswith(kept)}))
-
-
-@lru_cache
-def _cache_folder() -> Path:
-    """A folder of the user's own: code is loaded from it, so nobody else may write there.
-
-    Without such a folder, one that lives as long as this process.
-    """
-    try:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(base) / "glasshouse" / "kernels"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
-            return folder
-    except (OSError, RuntimeError):  # RuntimeError: this user has no home
-        pass
-    folder = Path(tempfile.mkdtemp(prefix="glasshouse-kernels-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-@lru_cache
-def _notice(text: str) -> None:
-    """Said once, though there are libraries for two dtypes."""
-    say(f"notice: {text}: {_SLOWER}")
+    options = ("-DBF16",) if dtype == torch.bfloat16 else ()
+    return native_library((SOURCES,), options, _SLOWER)

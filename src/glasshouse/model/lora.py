@@ -197,6 +197,15 @@ def adapter_names(model: Transformer) -> list[str]:
     return list(names)
 
 
+def active_adapters(model: Transformer) -> list[str]:
+    """The adapters that are switched on."""
+    return [
+        name
+        for name in adapter_names(model)
+        if any((adapter := place.adapter(name)) is not None and adapter.active for place in places(model))
+    ]
+
+
 def use_adapters(model: Transformer, *names: str) -> None:
     """Switch on the named adapters, whose outputs add up, and all others off; none: the base alone.
 

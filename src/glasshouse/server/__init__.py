@@ -1,0 +1,1 @@
+"""HTTP in the dialects of OpenAI and Anthropic, over one engine."""

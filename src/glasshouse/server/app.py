@@ -1,0 +1,139 @@
+"""The application: every route, and the layers that a request passes on its way to one.
+
+Recording    id, log line, metrics, span, and an answer for whatever fails below
+Access       API key, scope, whether new work is taken
+BodyLimit    the whole body, in time, not too large
+a route      strict JSON, a pydantic model of the body, the engine
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, Response
+
+from glasshouse import __version__
+from glasshouse.server import (
+    anthropic_messages,
+    docs_page,
+    embeddings,
+    health,
+    metrics,
+    models,
+    openai_chat,
+    openai_completions,
+    tokens,
+)
+from glasshouse.server.access import OPEN, Access
+from glasshouse.server.body_limit import BodyLimit
+from glasshouse.server.call import Call
+from glasshouse.server.errors import ApiError, invalid
+from glasshouse.server.keys import Keys
+from glasshouse.server.logs import RequestLog
+from glasshouse.server.metrics import Metrics
+from glasshouse.server.recording import Recording, respond
+from glasshouse.server.service import Service
+from glasshouse.server.telemetry import Telemetry
+
+DESCRIPTION = "One model behind the APIs of OpenAI and Anthropic."
+
+
+def build(
+    service: Service,
+    keys: Keys | None = None,
+    log: RequestLog | None = None,
+    telemetry: Telemetry | None = None,
+) -> FastAPI:
+    """The ASGI application of one service. Its end closes the engine."""
+    keys = keys or Keys()
+    log = log or RequestLog(service.settings.log_content)
+    telemetry = telemetry or Telemetry(service.settings.traces)
+    counted = Metrics(service.engine)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.draining = True
+        await asyncio.to_thread(service.engine.close)
+        telemetry.close()
+
+    app = FastAPI(
+        title="Glasshouse",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere
+        redoc_url=None,
+        lifespan=life,
+    )
+    app.add_middleware(BodyLimit, settings=service.settings)
+    app.add_middleware(Access, service=service, keys=keys)
+    app.add_middleware(Recording, log=log, metrics=counted, telemetry=telemetry)
+    app.add_exception_handler(RequestValidationError, _refuse_body)
+    app.add_exception_handler(HTTPException, _refuse)
+    for room in (openai_chat, openai_completions, embeddings, anthropic_messages, models, tokens, health):
+        app.include_router(room.router(service))
+    app.include_router(metrics.router(counted))
+
+    @app.get("/docs", include_in_schema=False)
+    async def read_docs() -> Response:
+        return HTMLResponse(docs_page.page(app.openapi()))
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _finished(FastAPI.openapi(app), service, bool(keys))
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  (FastAPI's way of changing the document)
+    return app
+
+
+async def _refuse_body(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return respond(Call.of(request.scope), invalid(error.errors()))
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    # What reads a body may fail with an ApiError of its own, which FastAPI wraps.
+    own = error.__cause__ if isinstance(error.__cause__, ApiError) else error
+    return respond(Call.of(request.scope), own)
+
+
+def _finished(document: dict[str, Any], service: Service, keyed: bool) -> dict[str, Any]:
+    """What the routes cannot say: which models and tokens there are, and how a key is given."""
+    schemas = document["components"]["schemas"]
+    for schema in schemas.values():
+        field = schema.get("properties", {}).get("model")
+        if field is not None and "model" in schema.get("required", ()) and field.get("maxLength"):
+            field["enum"] = service.models
+    width = service.model.model.config.hidden_size
+    _bound(schemas, {"token-id": service.tokenizer.vocab_size - 1, "width": width})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
+    for path, verbs in document["paths"].items():
+        for operation in verbs.values():
+            operation["responses"].pop("422", None)  # a body that does not fit ends with 400 here
+            if keyed and path not in OPEN:
+                operation["security"] = [{"bearer": []}, {"x-api-key": []}]
+    return document
+
+
+def _bound(schema: Any, most: dict[str, int]) -> None:
+    """Give numbers of these formats the maximum that the model sets."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "integer" and schema.get("format") in most:
+            schema["maximum"] = most[schema["format"]]
+        for inner in schema.values():
+            _bound(inner, most)
+    elif isinstance(schema, list):
+        for inner in schema:
+            _bound(inner, most)
