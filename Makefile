@@ -2,9 +2,10 @@
 #
 #   make demo      grow an assistant from nothing on this machine's CPU, offline (about 10 minutes)
 #   make test      the fast suite
-#   make parity    comparisons with peers (transformers)
+#   make parity    comparisons with peers (transformers, peft, lm-eval, the OpenAI and Anthropic SDKs)
 #   make accept    whole runs on seeds never used while tuning (about an hour)
-#   make bench     speed beside peers: NANOGPT=path/to/nanoGPT for the Shakespeare race
+#   make bench     speed beside peers: NANOGPT=path/to/nanoGPT for the Shakespeare race,
+#                  MODEL=runs/pocket/sft/model for many clients at once
 #   make lint      ruff, pyright, import-linter
 #   make docs      the documentation site, into site/
 #
@@ -18,6 +19,7 @@ BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt \
       $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SEEDS ?= 2027 4099
+MODEL ?=
 
 .PHONY: demo test parity accept bench lint docs clean
 .DELETE_ON_ERROR:
@@ -31,11 +33,14 @@ test: $(VENV)/.test
 parity: $(VENV)/.parity
 	$(BIN)/python -m pytest -m parity
 
-accept: $(VENV)/.parity
+accept: $(VENV)/.accept
 	GLASSHOUSE_ACCEPT_SEEDS="$(SEEDS)" $(BIN)/python -m pytest -m accept -s
 
 bench: $(VENV)/.parity
 	$(BIN)/python benchmarks/tokenizer.py
+	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/determinism.py
+	$(if $(MODEL),$(BIN)/python benchmarks/serving.py --model $(MODEL),@echo "set MODEL=runs/pocket/sft/model for many clients at once")
 	$(if $(NANOGPT),$(BIN)/python benchmarks/shakespeare.py --nanogpt $(NANOGPT),@echo "set NANOGPT=path/to/nanoGPT for the Shakespeare race")
 
 lint: $(VENV)/.lint
@@ -64,6 +69,10 @@ $(VENV)/.test $(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.installed
 
 $(VENV)/.parity: $(VENV)/.installed
 	$(PIP) -e '.[test,parity]'
+	@touch $@
+
+$(VENV)/.accept: $(VENV)/.parity
+	$(PIP) -e '.[accept]'
 	@touch $@
 
 clean:
