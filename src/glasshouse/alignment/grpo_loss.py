@@ -1,0 +1,66 @@
+"""GRPO's loss (arXiv:2402.03300, equation 3): PPO's clipped ratio with group-relative advantages, and a KL penalty.
+
+One advantage a reply, shared by its tokens; no value head. How tokens are weighed decides what long replies
+count:
+
+    sequence  each reply is the mean of its tokens, each reply counts alike (the paper): a token of a long
+              wrong reply is punished less than one of a short wrong reply
+    token     each token counts alike (DAPO, arXiv:2503.14476, section 3.3): long replies count more
+    constant  each token counts 1 / the longest possible reply (Dr. GRPO, arXiv:2503.20783): no bias by length
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from glasshouse.alignment.kl import k3
+from glasshouse.alignment.ppo_loss import policy_loss
+from glasshouse.core.errors import UsageError
+
+Normalisation = Literal["sequence", "token", "constant"]
+
+
+def token_weights(
+    mask: Tensor, normalisation: Normalisation, longest: int | None = None
+) -> tuple[Tensor, int]:
+    """(weight of each token (replies, tokens) float32, what the weighted sum is divided by).
+
+    `longest`: tokens of the longest possible reply, for "constant". Sums over parts of a batch add up, so
+    micro-batches change nothing as long as they are divided by the whole batch's count.
+    """
+    if normalisation == "token":
+        return mask.float(), int(mask.sum())
+    if normalisation == "sequence":
+        return mask / mask.sum(-1, keepdim=True).clamp(min=1), len(mask)
+    if longest is None or longest < int(mask.sum(-1).max()):
+        raise UsageError(
+            f"constant normalisation was given {longest} as the longest possible reply",
+            fix="give the limit that replies were sampled with",
+        )
+    return mask / longest, len(mask)
+
+
+def grpo_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    weights: Tensor,
+    *,
+    reference_logprobs: Tensor | None = None,
+    kl_coef: float = 0.0,
+    clip: float = 0.2,
+    clip_high: float | None = None,
+) -> Tensor:
+    """The weighted sum over tokens, a scalar; divide by the count that `token_weights` gave.
+
+    logprobs (of the policy, with gradient), old_logprobs (of the policy that sampled), reference_logprobs
+    and weights: (replies, tokens); advantages (replies,). Where weights are 0, log-probabilities must be
+    finite and count nothing. Without `reference_logprobs` there is no penalty.
+    """
+    loss = policy_loss(logprobs, old_logprobs, advantages[:, None], clip, clip_high)
+    if reference_logprobs is not None:
+        loss = loss + kl_coef * k3(logprobs, reference_logprobs)
+    return torch.sum(loss * weights)
