@@ -1,4 +1,4 @@
-"""GRPO's loss (arXiv:2402.03300, equation 3): PPO's clipped ratio with group-relative advantages, and a KL penalty.
+"""GRPO's loss (arXiv:2402.03300, equation 3): PPO's clipped ratio, group-relative advantages, a KL penalty.
 
 One advantage a reply, shared by its tokens; no value head. How tokens are weighed decides what long replies
 count:

@@ -24,7 +24,7 @@ from torch import Tensor
 from glasshouse.core.errors import ConfigError
 
 GAIN = 0.1
-"""K_β of arXiv:1909.08593, section 2.2: how much of the (clipped) error a step corrects."""
+"""K_β of arXiv:1909.08593, section 2: how much of the (clipped) error a step corrects."""
 
 ERROR_LIMIT = 0.2
 """The same paper's clip of the proportional error: no step changes the coefficient by more than 2%."""
@@ -64,7 +64,7 @@ class FixedCoefficient:
 
 @dataclass(frozen=True)
 class AdaptiveCoefficient:
-    """A penalty that is steered towards a KL of `target` nats a reply (arXiv:1909.08593, section 2.2).
+    """A penalty that is steered towards a KL of `target` nats a reply (arXiv:1909.08593, section 2).
 
     It has no state but `value`: a run that is continued with it goes on exactly.
     """

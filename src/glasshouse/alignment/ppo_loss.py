@@ -21,8 +21,9 @@ def policy_loss(
     """-min(ratio · A, clip(ratio, 1 - clip, 1 + clip_high) · A), equation 7 of the paper.
 
     `old_logprobs` are those of the policy that sampled. Where the ratio has gone beyond the clip in the
-    direction that the advantage A rewards, the gradient is zero: no update from one set of samples goes far. A larger
-    `clip_high` (default: as `clip`) lets unlikely tokens rise further (DAPO, arXiv:2503.14476, section 3.1).
+    direction that the advantage A rewards, the gradient is zero: no update from one set of samples goes far.
+    A larger `clip_high` (default: as `clip`) lets unlikely tokens rise further (DAPO, arXiv:2503.14476,
+    section 3.1).
     """
     ratio = (logprobs - old_logprobs).exp()
     clipped = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
@@ -46,7 +47,7 @@ def is_clipped(
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None = 0.2) -> Tensor:
     """Half the squared error of the value head; with `clip` the larger of it and that of a clipped step.
 
-    The clipped one (of the paper's authors' code, arXiv:2005.12729 section 2) keeps values within `clip` of
+    The clipped one (of the paper's authors' code, see arXiv:2005.12729) keeps values within `clip` of
     what they were when the replies were sampled.
     """
     error = (values - returns) ** 2
