@@ -92,8 +92,11 @@ def test_the_grpo_loss_is_its_closed_form(batch, normalisation):
     """Within 1e-5 of the formula written out with loops, in float32."""
     *tensors, mask = batch
     logprobs, old, reference, advantages = (x.float() for x in tensors)
-    weights, count = token_weights(mask, normalisation, longest=8)
-    loss = grpo_loss(logprobs, old, advantages, weights, reference_logprobs=reference, kl_coef=0.1) / count
+    weights, counts = token_weights(mask, normalisation, longest=8)
+    loss = (
+        grpo_loss(logprobs, old, advantages, weights, reference_logprobs=reference, kl_coef=0.1)
+        / counts.sum()
+    )
     replies = []
     for row, length in enumerate(LENGTHS):
         terms = []
@@ -115,12 +118,12 @@ def test_the_grpo_loss_is_its_closed_form(batch, normalisation):
 def test_the_grpo_gradient_agrees_with_finite_differences(batch, normalisation):
     """By the policy's log-probabilities, with both clips and the penalty at work."""
     logprobs, old, reference, advantages, mask = batch
-    weights, count = token_weights(mask, normalisation, longest=8)
+    weights, counts = token_weights(mask, normalisation, longest=8)
     weights = weights.double()
 
     def loss(x):
         penalty = {"reference_logprobs": reference, "kl_coef": 0.1}
-        return grpo_loss(x, old, advantages, weights, clip=0.1, clip_high=0.25, **penalty) / count
+        return grpo_loss(x, old, advantages, weights, clip=0.1, clip_high=0.25, **penalty) / counts.sum()
 
     assert torch.autograd.gradcheck(loss, (logprobs.requires_grad_(),))
 

@@ -25,22 +25,23 @@ Normalisation = Literal["sequence", "token", "constant"]
 
 def token_weights(
     mask: Tensor, normalisation: Normalisation, longest: int | None = None
-) -> tuple[Tensor, int]:
-    """(weight of each token (replies, tokens) float32, what the weighted sum is divided by).
+) -> tuple[Tensor, Tensor]:
+    """(weights (replies, tokens) float32, counts (replies,) int64): the loss is a weighted sum over tokens,
+    divided by the sum of the counts.
 
-    `longest`: tokens of the longest possible reply, for "constant". Sums over parts of a batch add up, so
-    micro-batches change nothing as long as they are divided by the whole batch's count.
+    `longest`: tokens of the longest possible reply, for "constant". Both sums add up over micro-batches.
     """
     if normalisation == "token":
-        return mask.float(), int(mask.sum())
+        return mask.float(), mask.sum(-1)
+    ones = torch.ones(len(mask), dtype=torch.int64, device=mask.device)
     if normalisation == "sequence":
-        return mask / mask.sum(-1, keepdim=True).clamp(min=1), len(mask)
+        return mask / mask.sum(-1, keepdim=True).clamp(min=1), ones
     if longest is None or longest < int(mask.sum(-1).max()):
         raise UsageError(
             f"constant normalisation was given {longest} as the longest possible reply",
             fix="give the limit that replies were sampled with",
         )
-    return mask / longest, len(mask)
+    return mask / longest, ones
 
 
 def grpo_loss(
@@ -54,7 +55,7 @@ def grpo_loss(
     clip: float = 0.2,
     clip_high: float | None = None,
 ) -> Tensor:
-    """The weighted sum over tokens, a scalar; divide by the count that `token_weights` gave.
+    """The weighted sum over tokens, a scalar; divide by the counts that `token_weights` gave.
 
     logprobs (of the policy, with gradient), old_logprobs (of the policy that sampled), reference_logprobs
     and weights: (replies, tokens); advantages (replies,). Where weights are 0, log-probabilities must be
