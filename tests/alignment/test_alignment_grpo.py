@@ -80,12 +80,12 @@ def objective(base, **changes):
 
 
 def test_a_tiny_model_learns_what_the_judge_rewards(base, tmp_path):
-    """The reward rises from chance to nearly all; KL rises from exactly 0, entropy falls."""
+    """The reward rises far above chance; KL rises from exactly 0, entropy falls."""
     summary = grpo(base, EXAMPLES, LOW, tmp_path, settings(tokens=30 * 16 * 48, kl_coef=0.001))
     rows = rows_of(tmp_path)
     rewards = [row["reward_proxy"] for row in rows]
-    assert sum(rewards[:3]) / 3 < 0.75
-    assert sum(rewards[-3:]) / 3 > 0.95
+    assert sum(rewards[:3]) / 3 < 0.7
+    assert sum(rewards[-3:]) / 3 > 0.85
     assert (rows[0]["kl"], rows[0]["kl_k3"], rows[0]["clipped_fraction"]) == (0, 0, 0)
     assert rows[-1]["kl_k3"] > 0
     assert rows[-1]["entropy"] < rows[0]["entropy"]
@@ -183,7 +183,7 @@ spec = importlib.util.spec_from_file_location("grpo_tests", sys.argv[1])
 tests = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tests)
 base = tests.make_base(pathlib.Path("base"))
-config = tests.settings(updates=2, tokens=12 * 16 * 48, checkpoint_every_seconds=0)
+config = tests.settings(updates=2, tokens=20 * 16 * 48, checkpoint_every_seconds=0)
 
 def begin(out):
     pid = os.fork()
@@ -201,9 +201,9 @@ began = time.monotonic()
 assert os.waitpid(begin("whole"), 0)[1] == 0
 duration = time.monotonic() - began
 moments, killed = random.Random(0), 0
-for _ in range(4):
+for _ in range(5):
     pid = begin("parts")
-    time.sleep(moments.uniform(0.1, 0.8) * duration)
+    time.sleep(moments.uniform(0, 0.4) * duration)
     os.kill(pid, signal.SIGKILL)
     killed += os.waitpid(pid, 0)[1] == signal.SIGKILL
 assert os.waitpid(begin("parts"), 0)[1] == 0

@@ -216,12 +216,14 @@ class GRPO:
         config = self.config
         logprobs = token_logprobs(model, batch.inputs, batch.targets, batch.segments)
         clips = {"clip": config.clip, "clip_high": config.clip_high}
+        # The only update on its rollouts is on the policy's own samples: the ratio is 1, rounding apart.
+        old = logprobs.detach() if config.updates == 1 else batch.old_logprobs
         advantages = batch.advantages[:, None]
-        clipped = is_clipped(logprobs, batch.old_logprobs, advantages, **clips)
+        clipped = is_clipped(logprobs, old, advantages, **clips)
         self._clipped += int((clipped & (batch.weights > 0)).sum())
         loss = grpo_loss(
             logprobs,
-            batch.old_logprobs,
+            old,
             batch.advantages,
             batch.weights,
             reference_logprobs=batch.reference_logprobs,
