@@ -87,16 +87,15 @@ def test_gradients_agree_with_finite_differences(loss):
     assert torch.autograd.gradcheck(loss, (x,))
 
 
+@pytest.mark.parametrize("correct_kl", [False, True])
 @pytest.mark.parametrize("normalisation", ["sequence", "token", "constant"])
-def test_the_grpo_loss_is_its_closed_form(batch, normalisation):
+def test_the_grpo_loss_is_its_closed_form(batch, normalisation, correct_kl):
     """Within 1e-5 of the formula written out with loops, in float32."""
     *tensors, mask = batch
     logprobs, old, reference, advantages = (x.float() for x in tensors)
     weights, counts = token_weights(mask, normalisation, longest=8)
-    loss = (
-        grpo_loss(logprobs, old, advantages, weights, reference_logprobs=reference, kl_coef=0.1)
-        / counts.sum()
-    )
+    penalty = {"reference_logprobs": reference, "kl_coef": 0.1, "correct_kl": correct_kl}
+    loss = grpo_loss(logprobs, old, advantages, weights, **penalty) / counts.sum()
     replies = []
     for row, length in enumerate(LENGTHS):
         terms = []
@@ -104,7 +103,8 @@ def test_the_grpo_loss_is_its_closed_form(batch, normalisation):
             ratio = math.exp(logprobs[row, t] - old[row, t])
             surrogate = min(ratio * advantages[row], min(max(ratio, 0.8), 1.2) * advantages[row])
             log_ratio = float(reference[row, t] - logprobs[row, t])
-            terms.append(float(surrogate) - 0.1 * (math.exp(log_ratio) - log_ratio - 1))
+            weight = ratio if correct_kl else 1
+            terms.append(float(surrogate) - 0.1 * weight * (math.exp(log_ratio) - log_ratio - 1))
         replies.append(terms)
     expected = {
         "sequence": sum(sum(terms) / len(terms) for terms in replies) / len(replies),
@@ -126,6 +126,24 @@ def test_the_grpo_gradient_agrees_with_finite_differences(batch, normalisation):
         return grpo_loss(x, old, advantages, weights, clip=0.1, clip_high=0.25, **penalty) / counts.sum()
 
     assert torch.autograd.gradcheck(loss, (logprobs.requires_grad_(),))
+
+
+@pytest.mark.parametrize("correct_kl", [False, True])
+def test_the_penaltys_mean_gradient_is_that_of_a_kl(correct_kl):
+    """Over samples of an older policy, in closed form: corrected it is KL(policy ‖ reference)'s, whatever the
+    older policy was; without, and on the policy's own samples, KL(reference ‖ policy)'s."""
+    generator = torch.Generator().manual_seed(4)
+    logits, other, sampler = torch.randn(3, 7, generator=generator, dtype=torch.float64)
+    logits.requires_grad_()
+    policy, reference = logits.log_softmax(-1), other.log_softmax(-1)
+    old = sampler.log_softmax(-1) if correct_kl else policy.detach()
+    none = torch.zeros(1, dtype=torch.float64)
+    penalty = {"reference_logprobs": reference[None], "kl_coef": 1.0, "correct_kl": correct_kl}
+    loss = grpo_loss(policy[None], old[None], none, old.exp()[None], **penalty)
+    first, second = (policy, reference) if correct_kl else (reference, policy)
+    kl = (first.exp() * (first - second)).sum()
+    gradients = [torch.autograd.grad(x, logits, retain_graph=True)[0] for x in (loss, kl)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_weights_give_equal_replies_or_equal_tokens():

@@ -68,9 +68,10 @@ def padded(rows: list[tuple[int, ...]], left: bool) -> tuple[torch.Tensor, torch
     return ids, mask
 
 
+@pytest.mark.parametrize("correct_kl", [True, False])
 @pytest.mark.parametrize("normalisation", THEIRS)
 def test_loss_and_gradient_are_those_of_trl(
-    folder: Path, tmp_path: Path, normalisation: Normalisation
+    folder: Path, tmp_path: Path, normalisation: Normalisation, correct_kl: bool
 ) -> None:
     """Off the policy that sampled, with both clips and the penalty at work: within 1e-5 in float32."""
     old_model, reference, replies = load(folder), load(folder), some_replies()
@@ -83,13 +84,12 @@ def test_loss_and_gradient_are_those_of_trl(
 
     model = load(folder)
     weights, counts = token_weights(rows.mask, normalisation, LONGEST)
-    ours = grpo_loss(
-        score(model, rows), old, advantages, weights, reference_logprobs=ref, kl_coef=BETA, clip_high=0.3
-    )
+    penalty = {"reference_logprobs": ref, "kl_coef": BETA, "correct_kl": correct_kl}
+    ours = grpo_loss(score(model, rows), old, advantages, weights, clip_high=0.3, **penalty)
     ours = ours / counts.sum()
     ours.backward()
 
-    trainer = make_trainer(folder, tmp_path, THEIRS[normalisation])
+    trainer = make_trainer(folder, tmp_path, THEIRS[normalisation], correct_kl)
     prompt_ids, prompt_mask = padded([reply.prompt for reply in replies], left=True)
     completion_ids, completion_mask = padded([reply.ids for reply in replies], left=False)
     inputs = {
@@ -104,7 +104,7 @@ def test_loss_and_gradient_are_those_of_trl(
     }
     theirs = trainer.compute_loss(trainer.model, inputs)
     theirs.backward()
-    assert float(ours) == pytest.approx(float(theirs), abs=1e-5)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
     gradients = {name: p.grad for name, p in trainer.model.named_parameters()}
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-3, atol=1e-5)
@@ -120,7 +120,7 @@ def aligned(logprobs: torch.Tensor, rows: Rows, completion_mask: torch.Tensor) -
     return moved.masked_scatter(completion_mask.bool(), logprobs[rows.mask])
 
 
-def make_trainer(folder: Path, out: Path, loss_type: str) -> Any:
+def make_trainer(folder: Path, out: Path, loss_type: str, correct_kl: bool) -> Any:
     settings = trl.GRPOConfig(
         output_dir=str(out),
         use_cpu=True,
@@ -133,6 +133,7 @@ def make_trainer(folder: Path, out: Path, loss_type: str) -> Any:
         epsilon=0.2,
         epsilon_high=0.3,
         loss_type=loss_type,
+        use_bias_correction_kl=correct_kl,
         gradient_checkpointing=False,
     )
     return trl.GRPOTrainer(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -60,6 +60,7 @@ class GRPOConfig(TrainingConfig):
     clip: float = Field(0.2, gt=0, lt=1)  # matters from the second update on
     clip_high: float | None = Field(None, gt=0)  # None: as clip
     kl_coef: float = Field(0.04, ge=0)  # of the penalty for leaving the model that training began with
+    correct_kl: bool = True  # the penalty's gradient is that of KL(policy ‖ reference)
     scale_rewards: bool = True  # divide by the group's deviation
     normalisation: Normalisation = "token"
 
@@ -108,8 +109,9 @@ class GRPOBatch:
         return int((self.segments >= 0).sum())
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        values = (getattr(self, field.name) for field in fields(self))
-        return type(self)(*(None if value is None else change(value) for value in values))
+        """The batch with every tensor changed."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
 
     def split(self, rows: int | None) -> Iterator[Self]:
         step = rows or len(self.inputs)
@@ -228,6 +230,7 @@ class GRPO:
             batch.weights,
             reference_logprobs=batch.reference_logprobs,
             kl_coef=config.kl_coef,
+            correct_kl=config.correct_kl,
             **clips,
         )
         return LossSum(loss, batch.count)

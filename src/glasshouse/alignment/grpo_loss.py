@@ -52,6 +52,7 @@ def grpo_loss(
     *,
     reference_logprobs: Tensor | None = None,
     kl_coef: float = 0.0,
+    correct_kl: bool = True,
     clip: float = 0.2,
     clip_high: float | None = None,
 ) -> Tensor:
@@ -60,8 +61,13 @@ def grpo_loss(
     logprobs (of the policy, with gradient), old_logprobs (of the policy that sampled), reference_logprobs
     and weights: (replies, tokens); advantages (replies,). Where weights are 0, log-probabilities must be
     finite and count nothing. Without `reference_logprobs` there is no penalty.
+
+    `correct_kl` multiplies k3 by the ratio (DeepSeek-V3.2, arXiv:2512.02556): samples of the old policy are
+    weighed as the new one would draw them, and the mean gradient is that of KL(policy ‖ reference). The
+    paper's own penalty, without it, has the gradient of the other direction (kl.py).
     """
     loss = policy_loss(logprobs, old_logprobs, advantages[:, None], clip, clip_high)
     if reference_logprobs is not None:
-        loss = loss + kl_coef * k3(logprobs, reference_logprobs)
+        penalty = k3(logprobs, reference_logprobs)
+        loss = loss + kl_coef * (penalty * (logprobs - old_logprobs).exp() if correct_kl else penalty)
     return torch.sum(loss * weights)

@@ -81,7 +81,7 @@ def sample_replies(
             request = Request(
                 prompt=tuple(prompt),
                 max_new_tokens=max_new_tokens,
-                sampling=Sampling(temperature=1.0, seed=seed),
+                sampling=Sampling.parse({"temperature": 1.0, "seed": seed}),
                 n=group,
                 stop_ids=policy.stop_ids,
             )
