@@ -90,11 +90,17 @@ def test_a_tiny_model_learns_what_the_judge_rewards(base, tmp_path):
     assert rows[-1]["kl_k3"] > 0
     assert rows[-1]["entropy"] < rows[0]["entropy"]
     assert summary["steps"] == len(rows) == 30
-    assert {alarm["name"] for alarm in summary["alarms"]} <= {
-        "length_drift",
-        "exploding_kl",
-        "too_much_clipped",
-    }
+    assert "reward_hacking" not in {alarm["name"] for alarm in summary["alarms"]}
+
+
+def test_a_policy_that_cheats_its_judge_sets_off_the_alarm(base, tmp_path):
+    """What is meant falls while what is trained on rises: the summary names it, the step and both slopes."""
+    opposite = Judge("the opposite", lambda example, reply: 1 - count_low(example, reply))
+    summary = grpo(base, EXAMPLES, LOW, tmp_path, settings(tokens=30 * 16 * 48, kl_coef=0), gold=opposite)
+    (alarm,) = (alarm for alarm in summary["alarms"] if alarm["name"] == "reward_hacking")
+    assert 20 <= alarm["step"] <= 30
+    assert "proxy reward rose" in alarm["reason"]
+    assert "kl" not in rows_of(tmp_path)[0]  # nothing to compare with was loaded
 
 
 def test_the_first_gradient_is_reinforce_with_group_advantages(base):
