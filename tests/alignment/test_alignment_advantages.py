@@ -7,6 +7,7 @@ from glasshouse.alignment.advantages import gae, group_advantages, token_rewards
 from glasshouse.core.errors import UsageError
 
 LENGTHS = [5, 1, 8, 0, 3]
+STARTS = [0, 3, 0, 2, 5]  # columns of prompt before each reply
 
 
 @pytest.fixture
@@ -14,7 +15,8 @@ def replies():
     """(rewards, values, mask) of five replies, float64; what lies under the mask is NaN."""
     generator = torch.Generator().manual_seed(1)
     rewards, values = torch.randn(2, len(LENGTHS), max(LENGTHS), generator=generator, dtype=torch.float64)
-    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    columns, starts = torch.arange(max(LENGTHS)), torch.tensor(STARTS)[:, None]
+    mask = (columns >= starts) & (columns < starts + torch.tensor(LENGTHS)[:, None])
     return rewards.masked_fill(~mask, torch.nan), values.masked_fill(~mask, torch.nan), mask
 
 
@@ -23,13 +25,15 @@ def test_gae_is_the_double_sum_of_the_paper(replies, gamma, lam):
     """Advantage and return of each token, from δ's written out one by one; zeros beyond the end."""
     rewards, values, mask = replies
     advantages, returns = gae(rewards, values, mask, gamma, lam)
+    assert (advantages[~mask] == 0).all()
+    assert (returns[~mask] == 0).all()
     for row, length in enumerate(LENGTHS):
-        r, v = rewards[row].tolist(), [*values[row, :length].tolist(), 0.0]
+        r, v = rewards[row, mask[row]].tolist(), [*values[row, mask[row]].tolist(), 0.0]
         deltas = [r[t] + gamma * v[t + 1] - v[t] for t in range(length)]
-        for t in range(mask.shape[1]):
+        for t in range(length):
             expected = sum((gamma * lam) ** (k - t) * deltas[k] for k in range(t, length))
-            assert float(advantages[row, t]) == pytest.approx(expected, abs=1e-12)
-            assert float(returns[row, t]) == pytest.approx(expected + (v[t] if t < length else 0), abs=1e-12)
+            assert float(advantages[row, STARTS[row] + t]) == pytest.approx(expected, abs=1e-12)
+            assert float(returns[row, STARTS[row] + t]) == pytest.approx(expected + v[t], abs=1e-12)
 
 
 def test_with_lambda_one_returns_are_the_discounted_rewards(replies):
@@ -37,15 +41,16 @@ def test_with_lambda_one_returns_are_the_discounted_rewards(replies):
     rewards, values, mask = replies
     _, returns = gae(rewards, values, mask, gamma=0.9, lam=1.0)
     for row, length in enumerate(LENGTHS):
+        r = rewards[row, mask[row]].tolist()
         for t in range(length):
-            expected = sum(0.9 ** (k - t) * float(rewards[row, k]) for k in range(t, length))
-            assert float(returns[row, t]) == pytest.approx(expected)
+            expected = sum(0.9 ** (k - t) * r[k] for k in range(t, length))
+            assert float(returns[row, STARTS[row] + t]) == pytest.approx(expected)
 
 
 def test_the_end_reward_falls_on_the_last_token_and_each_token_pays_its_kl():
     """By hand; a reply without tokens gets nothing, and padding nothing."""
-    mask = torch.tensor([[True, True, False], [True, True, True], [False, False, False]])
-    kl = torch.tensor([[0.5, 1.0, torch.inf], [0.0, -1.0, 2.0], [torch.nan] * 3])
+    mask = torch.tensor([[True, True, False], [False, True, True], [False, False, False]])
+    kl = torch.tensor([[0.5, 1.0, torch.inf], [9.0, -1.0, 2.0], [torch.nan] * 3])
     given = token_rewards(torch.tensor([3.0, -1.0, 7.0]), kl, mask, coefficient=0.1)
     expected = torch.tensor([[-0.05, 2.9, 0.0], [0.0, 0.1, -1.2], [0.0, 0.0, 0.0]])
     torch.testing.assert_close(given, expected)
@@ -55,6 +60,7 @@ def test_the_sum_of_token_rewards_is_the_reward_less_the_replys_kl():
     """The objective of RLHF, reply by reply."""
     generator = torch.Generator().manual_seed(2)
     mask = torch.arange(6) < torch.tensor([6, 2, 4])[:, None]
+    mask[0, :3] = False
     kl, rewards = torch.randn(3, 6, generator=generator), torch.randn(3, generator=generator)
     total = token_rewards(rewards, kl, mask, 0.3).sum(-1)
     torch.testing.assert_close(total, rewards - 0.3 * (kl * mask).sum(-1))

@@ -9,7 +9,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from glasshouse.alignment.grpo import GRPO, GRPOConfig, Judge, encode_prompts, grpo
+from glasshouse.alignment.experience import Sampler
+from glasshouse.alignment.grpo import GRPO, GRPOConfig, grpo
+from glasshouse.alignment.judge import Judge
+from glasshouse.alignment.prompts import Prompts
 from glasshouse.core.errors import ConfigError, DataError, InterruptedRunError
 from glasshouse.model import ModelConfig, initialise, load, save
 from glasshouse.tokenizer import Tokenizer
@@ -74,9 +77,9 @@ def rows_of(folder):
 
 def objective(base, **changes):
     config, tokenizer = settings(**changes), Tokenizer.load(base)
-    kept, prompts, _ = encode_prompts(EXAMPLES, tokenizer, 40)
+    prompts = Prompts.encode(EXAMPLES, tokenizer, 40)
     reference = load(base).eval() if config.kl_coef else None
-    return GRPO(kept, prompts, tokenizer, LOW, config, reference=reference)
+    return GRPO(Sampler(prompts, tokenizer, LOW, config, reference), config)
 
 
 def test_a_tiny_model_learns_what_the_judge_rewards(base, tmp_path):
@@ -142,7 +145,8 @@ def test_each_prompt_comes_once_in_a_pass(base):
     """Six prompts, two at a time: three steps are a pass, each with an order of its own."""
     grown = objective(base)
     assert grown.steps_per_epoch == 3
-    passes = [[i for step in range(3 * p, 3 * p + 3) for i in grown.choose_prompts(step)] for p in range(4)]
+    choose = grown.sampler.prompts.choose
+    passes = [[i for number in range(3 * p, 3 * p + 3) for i in choose(number, 2, 0)] for p in range(4)]
     assert all(sorted(chosen) == list(range(6)) for chosen in passes)
     assert len({tuple(chosen) for chosen in passes}) > 1
 

@@ -15,10 +15,11 @@ EVERY = 3
 
 
 class OwnWords:
-    """Next tokens that the model itself finds likely, and one further on; new ones every third step."""
+    """Next tokens that the model itself finds likely, moved on by the samples so far; new every 3 steps."""
 
     def __init__(self, inner, stop_at=None):
         self.inner, self.stop_at, self.sampled, self.learnt = inner, stop_at, [], 0
+        self.before = 0  # samples of the process that this one continues
         self.steps_per_epoch, self.check, self.identity = inner.steps_per_epoch, inner.check, inner.identity
 
     def begins(self, step):
@@ -30,8 +31,15 @@ class OwnWords:
         self.sampled.append(step)
         batch = self.inner.batch(step)
         likely = model(batch.inputs, positions=batch.positions, segments=batch.segments).argmax(-1)
-        targets = torch.where(batch.targets < 0, batch.targets, (likely + 1) % model.config.vocab_size)
+        moved = (likely + self.state()["samples"]) % model.config.vocab_size
+        targets = torch.where(batch.targets < 0, batch.targets, moved)
         self.now = dataclasses.replace(batch, targets=targets)
+
+    def state(self):
+        return {"samples": self.before + len(self.sampled)}
+
+    def restore(self, state):
+        self.before = state["samples"] - len(self.sampled)
 
     def batch(self, step):
         return self.now

@@ -1,7 +1,7 @@
 """From rewards to advantages: how much better a token, or a reply, was than expected.
 
 Everything is (replies, tokens) unless said otherwise. `mask` is bool, and true on a reply's own tokens,
-which begin at the first column and have no gap; where it is false, results are 0. No gradient flows
+which have no gap between them; where it is false, before and after, results are 0. No gradient flows
 through any of these numbers.
 """
 
@@ -28,7 +28,8 @@ def token_rewards(rewards: Tensor, kl: Tensor, mask: Tensor, coefficient: float)
     """
     per_token = (-coefficient * kl).masked_fill(~mask, 0)
     some = mask.any(-1)
-    last = (mask.sum(-1) - 1).clamp(min=0)[:, None]  # (replies, 1)
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    last = (mask * columns).amax(-1)[:, None]  # (replies, 1)
     return per_token.scatter_add(-1, last, (rewards * some)[:, None].to(per_token.dtype))
 
 
@@ -50,6 +51,7 @@ def gae(
         following = rewards[:, t] + gamma * after - values[:, t] + gamma * lam * following
         after = values[:, t]
         advantages[:, t] = following
+    advantages = advantages.masked_fill(~mask, 0)  # before a reply's beginning
     return advantages, advantages + values
 
 

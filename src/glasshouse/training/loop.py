@@ -175,11 +175,14 @@ class _Run:
 
     def one_pass(self) -> None:
         """Forward and backward of the first batch, to be timed; the weights stay."""
+        state = self.objective.state() if isinstance(self.objective, OnPolicy) else {}
         self.sample(0)
         batch = self.objective.batch(0).to(self.environment.device)
         self.gradients(batch)
         float(clip_gradients(self.trained, 0.0))  # waits for an asynchronous device
         self.forget_gradients()
+        if isinstance(self.objective, OnPolicy):
+            self.objective.restore(state)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -195,6 +198,8 @@ class _Run:
             "seconds": self.seconds,
             "since_log": self.since_log,
         }
+        if isinstance(self.objective, OnPolicy):
+            progress["objective"] = self.objective.state()
         self.checkpoints.save(self.step, self._tensors(), progress)
         self.saved = self.step
 
@@ -208,6 +213,8 @@ class _Run:
             self.step = self.saved = checkpoint.step
             self.tokens, self.seconds = progress["tokens"], progress["seconds"]
             self.since_log = progress["since_log"]
+            if isinstance(self.objective, OnPolicy):
+                self.objective.restore(progress["objective"])
         self.metrics = MetricsFile(self.out / "metrics.jsonl", self.step)
 
     def steps_to_end(self, title: str, evaluate: Evaluate | None) -> dict[str, Any]:

@@ -67,8 +67,8 @@ class Objective(Protocol[B]):
 class OnPolicy(Protocol):
     """What an objective has besides, when the model in training writes its data itself.
 
-    Its `batch(step)` is a pure function of the step and of the weights at the newest step that `begins`. The
-    loop keeps checkpoints of such steps only: whoever continues samples the same data again.
+    Its `batch(step)` is a pure function of the step, and of the weights and the `state` at the newest step
+    that `begins`. The loop keeps checkpoints of such steps only: whoever continues samples the same again.
     """
 
     def begins(self, step: int) -> bool:
@@ -76,8 +76,14 @@ class OnPolicy(Protocol):
         ...
 
     def sample(self, model: Transformer, step: int) -> None:
-        """Write the data of this step and of those up to the next that begins, from (weights, step) alone."""
+        """Write the data of this step and of those up to the next that begins."""
         ...
+
+    def state(self) -> dict[str, float]:
+        """What the next samples depend on beside step and weights, such as a coefficient that adapts."""
+        ...
+
+    def restore(self, state: dict[str, float]) -> None: ...
 
     def metrics(self) -> dict[str, float]:
         """About the newest data and the newest step on it, for the row of metrics."""
