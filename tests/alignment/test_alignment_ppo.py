@@ -28,6 +28,9 @@ def count_low(example, reply):
 LOW = Judge("plain characters", count_low)
 
 
+STEPS = ("muon_lr", "embed_lr", "head_lr", "scalar_lr")
+
+
 def settings(**changes):
     plain = {
         "sequence_length": 48,
@@ -37,10 +40,7 @@ def settings(**changes):
         "updates": 2,
         "dtype": "float32",
         "device": "cpu",
-        "muon_lr": 0.01,
-        "embed_lr": 0.01,
-        "head_lr": 0.01,
-        "scalar_lr": 0.01,
+        **dict.fromkeys(STEPS, 0.01),
     }
     return PPOConfig.parse(plain | changes)
 
@@ -82,7 +82,7 @@ def shaken(base, seed, size):
 
 def test_a_tiny_model_learns_what_the_judge_rewards(base, tmp_path):
     """The reward rises far above chance; the saved model is a plain one."""
-    config = settings(tokens=60 * 16 * 48, kl_coef=0.001)
+    config = settings(tokens=60 * 16 * 48, kl_coef=0.001, **dict.fromkeys(STEPS, 0.02))
     ppo(base, EXAMPLES, LOW, tmp_path, config)
     rows = rows_of(tmp_path)
     rewards = [row["reward_proxy"] for row in rows]

@@ -7,13 +7,17 @@ constants below: each says where it is from. A rule is silent until its window i
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from glasshouse.core.progress import say
 
 NEGATIVE_KL = -1.0
 """Nats a reply. A true KL is never negative; a sampled mean of k1 may be, by its noise. Below this, where
@@ -164,6 +168,14 @@ def alarms(rows: Sequence[Mapping[str, Any]]) -> list[Alarm]:
                 found.append(Alarm(name, having[end - 1]["step"], reason))
                 break
     return sorted(found, key=lambda alarm: alarm.step)
+
+
+def tell_alarms(metrics: Path) -> list[Alarm]:
+    """`alarms` of a metrics.jsonl, each told in a line."""
+    found = alarms([json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()])
+    for alarm in found:
+        say(f"alarm: {alarm.name} at step {alarm.step}: {alarm.reason}")
+    return found
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -5,7 +5,8 @@ The common half of GRPO and PPO: their settings for it, the samples, and the col
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -17,6 +18,7 @@ from glasshouse.alignment.prompts import Prompts
 from glasshouse.alignment.rollouts import Rows, make_rows, sample_replies, score_rows
 from glasshouse.core.errors import ConfigError
 from glasshouse.core.seeds import derive
+from glasshouse.data import IGNORE
 from glasshouse.model import Transformer
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.training import TrainingConfig
@@ -58,6 +60,36 @@ class RolloutConfig(TrainingConfig):
     @property
     def prompts_at_once(self) -> int:
         return self.rows_per_batch // self.group
+
+
+@dataclass(frozen=True)
+class ReplyBatch:
+    """What every training batch of replies has (a `TrainingBatch`), all (replies, tokens); see `Rows`."""
+
+    inputs: Tensor
+    targets: Tensor
+    segments: Tensor
+
+    @property
+    def count(self) -> int:
+        return int((self.targets != IGNORE).sum())
+
+    @property
+    def tokens(self) -> int:
+        return int((self.segments >= 0).sum())
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The batch with every tensor changed; what is None stays None."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
+
+    def split(self, rows: int | None) -> Iterator[Self]:
+        step = rows or len(self.inputs)
+        for start in range(0, len(self.inputs), step):
+            yield self.each(lambda tensor, start=start: tensor[start : start + step])
+
+    def to(self, device: str) -> Self:
+        return self.each(lambda tensor: tensor.to(device))
 
 
 @dataclass(frozen=True)

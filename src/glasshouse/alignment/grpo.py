@@ -14,24 +14,22 @@ Rollouts depend on the weights, the step and the seed alone, so a killed run con
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field
 from torch import Tensor
 
 from glasshouse.alignment.advantages import group_advantages
-from glasshouse.alignment.diagnostics import alarms
-from glasshouse.alignment.experience import RolloutConfig, Sampler
+from glasshouse.alignment.diagnostics import tell_alarms
+from glasshouse.alignment.experience import ReplyBatch, RolloutConfig, Sampler
 from glasshouse.alignment.grpo_loss import Normalisation, grpo_loss, token_weights
 from glasshouse.alignment.judge import Judge
 from glasshouse.alignment.ppo_loss import is_clipped
 from glasshouse.alignment.prompts import Prompts
 from glasshouse.alignment.rollouts import token_logprobs
-from glasshouse.core.progress import say
 from glasshouse.model import Transformer, load, save
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.training import LossSum, train
@@ -47,12 +45,9 @@ class GRPOConfig(RolloutConfig):
 
 
 @dataclass(frozen=True)
-class GRPOBatch:
+class GRPOBatch(ReplyBatch):
     """Rollouts with what the loss needs; (replies, tokens), but for advantages and counts (replies,)."""
 
-    inputs: Tensor
-    targets: Tensor
-    segments: Tensor
     old_logprobs: Tensor
     reference_logprobs: Tensor | None
     weights: Tensor
@@ -62,23 +57,6 @@ class GRPOBatch:
     @property
     def count(self) -> int:
         return int(self.counts.sum())
-
-    @property
-    def tokens(self) -> int:
-        return int((self.segments >= 0).sum())
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The batch with every tensor changed."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
-
-    def split(self, rows: int | None) -> Iterator[Self]:
-        step = rows or len(self.inputs)
-        for start in range(0, len(self.inputs), step):
-            yield self.each(lambda tensor, start=start: tensor[start : start + step])
-
-    def to(self, device: str) -> Self:
-        return self.each(lambda tensor: tensor.to(device))
 
 
 class GRPO:
@@ -190,9 +168,5 @@ def grpo(
         title="grpo",
         save_model=lambda trained, folder: save(trained, tokenizer, folder),
     )
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    found = alarms(rows)
-    for alarm in found:
-        say(f"alarm: {alarm.name} at step {alarm.step}: {alarm.reason}")
-    counts = {"prompts": len(prompts), "left_out": prompts.left_out}
-    return {**summary, **counts, "alarms": [vars(alarm) for alarm in found]}
+    found = [vars(alarm) for alarm in tell_alarms(out / "metrics.jsonl")]
+    return {**summary, "prompts": len(prompts), "left_out": prompts.left_out, "alarms": found}

@@ -15,10 +15,9 @@ continues exactly.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,14 +25,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from glasshouse.alignment.advantages import gae, token_rewards, whiten
-from glasshouse.alignment.diagnostics import alarms, explained_variance
-from glasshouse.alignment.experience import RolloutConfig, Sampler
+from glasshouse.alignment.diagnostics import explained_variance, tell_alarms
+from glasshouse.alignment.experience import ReplyBatch, RolloutConfig, Sampler
 from glasshouse.alignment.judge import Judge
 from glasshouse.alignment.kl import AdaptiveCoefficient, FixedCoefficient, k1
 from glasshouse.alignment.ppo_loss import entropy, is_clipped, policy_loss, value_loss
 from glasshouse.alignment.prompts import Prompts
 from glasshouse.alignment.value_head import add_value_head, remove_value_head, score_values, values_of
-from glasshouse.core.progress import say
 from glasshouse.data import IGNORE
 from glasshouse.model import Transformer, load, save
 from glasshouse.tokenizer import Tokenizer
@@ -68,36 +66,13 @@ class PPOConfig(RolloutConfig):
 
 
 @dataclass(frozen=True)
-class PPOBatch:
+class PPOBatch(ReplyBatch):
     """Rollouts with what the loss needs, all (replies, tokens)."""
 
-    inputs: Tensor
-    targets: Tensor
-    segments: Tensor
     old_logprobs: Tensor
     old_values: Tensor
     advantages: Tensor
     returns: Tensor
-
-    @property
-    def count(self) -> int:
-        return int((self.targets != IGNORE).sum())
-
-    @property
-    def tokens(self) -> int:
-        return int((self.segments >= 0).sum())
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The batch with every tensor changed."""
-        return type(self)(*(change(getattr(self, field.name)) for field in fields(self)))
-
-    def split(self, rows: int | None) -> Iterator[Self]:
-        step = rows or len(self.inputs)
-        for start in range(0, len(self.inputs), step):
-            yield self.each(lambda tensor, start=start: tensor[start : start + step])
-
-    def to(self, device: str) -> Self:
-        return self.each(lambda tensor: tensor.to(device))
 
 
 class PPO:
@@ -213,9 +188,5 @@ def ppo(
 
     sampler = Sampler(prompts, tokenizer, judge, config, reference, gold)
     summary = train(model, PPO(sampler, config), config, out, title="ppo", save_model=save_model)
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    found = alarms(rows)
-    for alarm in found:
-        say(f"alarm: {alarm.name} at step {alarm.step}: {alarm.reason}")
-    counts = {"prompts": len(prompts), "left_out": prompts.left_out}
-    return {**summary, **counts, "alarms": [vars(alarm) for alarm in found]}
+    found = [vars(alarm) for alarm in tell_alarms(out / "metrics.jsonl")]
+    return {**summary, "prompts": len(prompts), "left_out": prompts.left_out, "alarms": found}
