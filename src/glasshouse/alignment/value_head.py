@@ -10,6 +10,11 @@ from glasshouse.model import Transformer
 
 _NAME = "value_head"
 
+SPEED = 10.0
+"""Factor on the head's output. Adam moves every weight by the learning rate, which suits the policy: so the
+value follows its returns ten times as fast. On the tests' tiny task rewards rise sooner (0.88 instead of 0.65
+after 60 steps)."""
+
 
 def add_value_head(model: Transformer) -> None:
     """Hang a head of zeros on the model: it is trained and kept in checkpoints with the model's weights."""
@@ -28,7 +33,7 @@ def values_of(model: Transformer, hidden: Tensor) -> Tensor:
     """Values float32 (...) of hidden states (..., hidden)."""
     head = model.get_submodule(_NAME)
     assert isinstance(head, nn.Linear)
-    return F.linear(hidden.float(), head.weight, head.bias)[..., 0]
+    return SPEED * F.linear(hidden.float(), head.weight, head.bias)[..., 0]
 
 
 @torch.no_grad()
