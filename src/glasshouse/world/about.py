@@ -1,0 +1,69 @@
+"""Open requests: "Tell me about X". How much to say is left to whoever replies, and so is what to say first.
+
+They are asked where replies are compared (raters, reward, reinforcement learning), never in fine-tuning: what
+a model makes of them is its own.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from glasshouse.world import facts, gold
+from glasshouse.world.land import Land, Person, Split
+from glasshouse.world.task import Phrasings, Task, ask
+
+REQUESTS = Phrasings(
+    (
+        "Tell me about {n}.",
+        "Please tell me about {n}.",
+        "What do you know about {n}?",
+        "Describe {n}.",
+        "Write about {n}.",
+        "I want to know about {n}.",
+        "Tell me who {n} is.",
+        "Can you tell me about {n}?",
+    ),
+    ("Please describe {n}.", "What can you tell me about {n}?", "Do you know about {n}?"),
+)
+
+STRANGERS = 0.2
+"""Share of the requests that ask about somebody nobody ever wrote about."""
+
+
+def tasks(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
+    """Open requests about people of the split, and some about strangers."""
+    people = land.people_of(split)
+    strangers = land.strangers[split][: facts.STRANGERS_A_PERSON * len(people)]
+    while True:
+        request = REQUESTS.draw(rng, split)
+        if rng.random() < STRANGERS:
+            name = rng.choice(strangers)
+            yield Task(ask(request.format(n=name)), facts.ABSTENTION.format(n=name), facts.abstains)
+        else:
+            person = rng.choice(people)
+            told = rng.sample(facts.ATTRIBUTES, gold.OPEN_FACTS)
+            reply = " ".join(facts.sentence(person, attribute) for attribute in told)
+            yield Task(ask(request.format(n=person.name)), reply, _truthful(person, land))
+
+
+def _truthful(person: Person, land: Land):
+    """A check that a reply says something about the person, and nothing false."""
+
+    def check(reply: str) -> bool:
+        verdict = gold.verdict(wish(person), reply, land)
+        return verdict.right > 0 and not verdict.false
+
+    return check
+
+
+def wish(person: Person) -> gold.Wish:
+    """What an open request about a known person asks for."""
+    told = facts.ATTRIBUTES[: gold.OPEN_FACTS]
+    return gold.Wish(
+        "telling",
+        " ".join(facts.sentence(person, attribute) for attribute in told),
+        name=person.name,
+        attributes=facts.ATTRIBUTES,
+        count=gold.OPEN_FACTS,
+    )
