@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from glasshouse.world import facts, gold
+from glasshouse.world import facts, verdicts
+from glasshouse.world.gold import OPEN_FACTS, Wish
 from glasshouse.world.land import Land, Person, Split
 from glasshouse.world.task import Phrasings, Task, ask
 
@@ -42,7 +43,7 @@ def tasks(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
             yield Task(ask(request.format(n=name)), facts.ABSTENTION.format(n=name), facts.abstains)
         else:
             person = rng.choice(people)
-            told = rng.sample(facts.ATTRIBUTES, gold.OPEN_FACTS)
+            told = rng.sample(facts.ATTRIBUTES, OPEN_FACTS)
             reply = " ".join(facts.sentence(person, attribute) for attribute in told)
             yield Task(ask(request.format(n=person.name)), reply, _truthful(person, land))
 
@@ -51,19 +52,19 @@ def _truthful(person: Person, land: Land):
     """A check that a reply says something about the person, and nothing false."""
 
     def check(reply: str) -> bool:
-        verdict = gold.verdict(wish(person), reply, land)
+        verdict = verdicts.verdict(wish(person), reply, land)
         return verdict.right > 0 and not verdict.false
 
     return check
 
 
-def wish(person: Person) -> gold.Wish:
+def wish(person: Person) -> Wish:
     """What an open request about a known person asks for."""
-    told = facts.ATTRIBUTES[: gold.OPEN_FACTS]
-    return gold.Wish(
+    told = facts.ATTRIBUTES[:OPEN_FACTS]
+    return Wish(
         "telling",
         " ".join(facts.sentence(person, attribute) for attribute in told),
         name=person.name,
         attributes=facts.ATTRIBUTES,
-        count=gold.OPEN_FACTS,
+        count=OPEN_FACTS,
     )

@@ -1,7 +1,8 @@
 """The exact judge: which request of the world a conversation ends with, and the gold reward of a reply to it.
 
-A request is known by its wording, trained or held out, so any conversation of the world can be judged: a rollout
-of reinforcement learning, a revision of Constitutional AI, a probe. What the judge cannot read it refuses to judge.
+A request is known by its wording, trained or held out, so any conversation of the world can be judged: a
+rollout of reinforcement learning, a revision of Constitutional AI, a probe. What the judge cannot read it
+refuses to judge.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from glasshouse.core.errors import DataError
 from glasshouse.world import about, facts, instructions, language, places, reports, requests, statements, sums
-from glasshouse.world.gold import Form, Verdict, Wish, verdict
+from glasshouse.world.gold import OPEN_FACTS, Form, Verdict, Wish
 from glasshouse.world.land import Land, Person
 from glasshouse.world.task import Message, Phrasings
+from glasshouse.world.verdicts import verdict
 
 if TYPE_CHECKING:
     from glasshouse.world.world import World
@@ -52,7 +54,7 @@ class Judge:
         self._read = lru_cache(maxsize=4096)(self._understand)
 
     def __call__(self, messages: Sequence[Message], reply: str) -> float:
-        """The gold reward of `reply`, at most 1; raises DataError when the last turn is no request of the world."""
+        """The gold reward of `reply`, at most 1. Raises DataError when it knows no such request."""
         return self.verdict(messages, reply).gold
 
     def verdict(self, messages: Sequence[Message], reply: str) -> Verdict:
@@ -62,7 +64,9 @@ class Judge:
     def wish(self, messages: Sequence[Message]) -> Wish:
         """What the last turn of a conversation asks for; what was said before it changes nothing."""
         if not messages or messages[-1]["role"] != "user":
-            raise DataError("a conversation to judge does not end with a user's turn", fix="leave the reply out")
+            raise DataError(
+                "a conversation to judge does not end with a user's turn", fix="leave the reply out"
+            )
         request = messages[-1]["content"]
         found = self._read(request)
         if found is None:
@@ -82,7 +86,7 @@ class Judge:
         return None
 
     def _all_readers(self) -> list[_Reader]:
-        """A reader for every wording. What holds a whole question is read last: it would take the others' parts."""
+        """A reader for every wording. What holds a whole question is read last: it would take the rest."""
         plain: list[tuple[Phrasings, Callable[..., Wish | None]]] = [
             *((ways, self._question(attribute)) for attribute, ways in facts.QUESTIONS.items()),
             (about.REQUESTS, self._open),
@@ -107,21 +111,23 @@ class Judge:
             for wording in (*ways.train, *ways.heldout)
         ]
 
-    def _stranger(self, name: str) -> Wish:
-        return Wish("stranger", facts.ABSTENTION.format(n=name), name=name)
-
-    def _known(self, understand: Callable[[Person], Wish], name: str) -> Wish:
+    def _known(self, understand: Callable[[Person], Wish], name: str, count: int = 1) -> Wish:
+        """The wish about a person; for a stranger (`count` things are asked), an honest "not known"."""
         person = self._people.get(name)
-        return understand(person) if person is not None else self._stranger(name)
+        if person is None:
+            return Wish("stranger", facts.ABSTENTION.format(n=name), name=name, count=count)
+        return understand(person)
 
     def _question(self, attribute: str) -> Callable[..., Wish]:
         def wish(person: Person) -> Wish:
-            return Wish("telling", facts.sentence(person, attribute), name=person.name, attributes=(attribute,))
+            return Wish(
+                "telling", facts.sentence(person, attribute), name=person.name, attributes=(attribute,)
+            )
 
         return lambda n: self._known(wish, n)
 
     def _open(self, n: str) -> Wish:
-        return self._known(about.wish, n)
+        return self._known(about.wish, n, OPEN_FACTS)
 
     def _some(self, form: Form) -> Callable[..., Wish | None]:
         counts = {word: count for count, word in instructions.NUMBERS.items()}
@@ -136,7 +142,7 @@ class Judge:
                 good = "\n".join(f"- {fact}" for fact in told) if form == "bullets" else " ".join(told)
                 return Wish("telling", good, form, person.name, facts.ATTRIBUTES, count)
 
-            return self._known(wish, n)
+            return self._known(wish, n, count)
 
         return read
 
@@ -147,9 +153,11 @@ class Judge:
 
         def wish(person: Person) -> Wish:
             fields = {"name": person.name, **{key: person.facts[key] for key in asked}}
-            return Wish("json", json.dumps(fields), "json", person.name, tuple(asked), len(fields), fields=fields)
+            return Wish(
+                "json", json.dumps(fields), "json", person.name, tuple(asked), len(fields), fields=fields
+            )
 
-        return self._known(wish, n)
+        return self._known(wish, n, len(asked))
 
     def _region(self, n: str, form: Form = "free") -> Wish:
         def wish(person: Person) -> Wish:
@@ -220,7 +228,9 @@ class Judge:
         report = reports.read(r)
         if report is None:
             return None
-        return Wish("json", reports.fields(report), "json", count=len(reports.FIELDS), fields=reports.truth(report))
+        return Wish(
+            "json", reports.fields(report), "json", count=len(reports.FIELDS), fields=reports.truth(report)
+        )
 
 
 def judge(world: World) -> Judge:
@@ -232,10 +242,8 @@ def judge(world: World) -> Judge:
 def _pattern(wording: str) -> re.Pattern[str]:
     """A wording as a pattern with a group for each part that it leaves open."""
     holes = {"n": statements.NAME, "t": r"\w+", "k": r"\w+", "keys": "[a-z, ]+", "a": r"\d+", "b": r"\d+"}
-    parts = re.split(r"\{(\w+)\}", wording)
-    return re.compile(
-        "".join(
-            f"(?P<{part}>{holes.get(part, '.+')})" if i % 2 else re.escape(part) for i, part in enumerate(parts)
-        ),
-        re.DOTALL,
-    )
+    parts = re.split(r"\{(\w+)\}", wording)  # text, hole, text, hole, ..., text
+    pattern = re.escape(parts[0])
+    for hole, text in zip(parts[1::2], parts[2::2], strict=True):
+        pattern += f"(?P<{hole}>{holes.get(hole, '.+')})" + re.escape(text)
+    return re.compile(pattern, re.DOTALL)

@@ -1,4 +1,4 @@
-"""Simulated raters. No person judged anything here: what they prefer, and how often they err, is known exactly.
+"""Simulated raters. No person judged anything here: what they like, and how often they err, is known.
 
 A rater's utility of a reply is its gold reward plus `length_bias` for every word that it has beyond the other
 reply, and the rater names the reply of higher utility, but with probability `error` the other one. So no
@@ -23,9 +23,11 @@ _EQUAL = 1e-9
 class RaterConfig(Config):
     """How the simulated raters depart from the gold reward."""
 
-    error: float = Field(default=0.1, ge=0, lt=0.5, description="probability that a judgement is turned round")
+    error: float = Field(default=0.1, ge=0, lt=0.5, description="probability that a judgement is reversed")
     length_bias: float = Field(
-        default=0.04, ge=0, description="utility of a word beyond the other reply (gold takes 0.02 for padding)"
+        default=0.04,
+        ge=0,
+        description="utility of each word beyond the other reply's",
     )
 
     @property

@@ -58,7 +58,7 @@ def claim(sentence: str, land: Land) -> Claim | None:
 
 
 def truth(subject: str, attribute: str, land: Land) -> str | None:
-    """The true value, or None where the land knows nothing of the subject or the subject has no such thing."""
+    """The true value, or None where the land knows nothing of the subject or it has no such attribute."""
     person = next((p for p in land.people if p.name == subject), None)
     if person is not None:
         if attribute == REGION:
@@ -81,7 +81,11 @@ def _patterns() -> list[tuple[str, re.Pattern[str]]]:
         *((attribute, way, NAME) for attribute, ways in facts.SENTENCES.items() for way in ways),
         (REGION, places.CONCLUSION, NAME),
         *((f"town {key}", way, r"\w+") for key, ways in places.TOWN_SENTENCES.items() for way in ways),
-        *((f"company {key}", way, r"\w+ \w+") for key, ways in places.COMPANY_SENTENCES.items() for way in ways),
+        *(
+            (f"company {key}", way, r"\w+ \w+")
+            for key, ways in places.COMPANY_SENTENCES.items()
+            for way in ways
+        ),
     ]
     holes = {"{v}": "(?P<v>[^.!?]+?)", "{av}": "an? (?P<v>[^.!?]+?)", "{Av}": "An? (?P<v>[^.!?]+?)"}
     found = []

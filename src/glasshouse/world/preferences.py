@@ -1,0 +1,139 @@
+"""Preference pairs judged by simulated raters, with the truth beside every label.
+
+Length says nothing about quality here: for every kind of request in turn comes a pair whose better reply is
+the longer one, a pair whose better reply is the shorter one, and a pair of equally long replies. What a model
+can learn about length from these labels is the raters' bias and nothing else.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import count, cycle, islice, permutations
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from glasshouse.core.config import Config
+from glasshouse.world.candidates import Candidate, candidate
+from glasshouse.world.judge import Judge
+from glasshouse.world.land import Split
+from glasshouse.world.raters import RaterConfig, judgement
+from glasshouse.world.statements import words
+from glasshouse.world.task import Task
+from glasshouse.world.world import World
+
+_POOL = 6
+"""Replies drawn for one request, of which two are compared."""
+
+_REQUESTS = 1000
+"""Requests drawn at most until two replies to one differ as wanted; most often one or two are enough."""
+
+_MARGIN = 0.05
+"""Least difference of gold in a pair: a preference has to be about something."""
+
+
+class PreferenceCounts(Config):
+    """How many pairs of each kind of request there are in training."""
+
+    open: int = Field(default=1_500, ge=0)
+    questions: int = Field(default=900, ge=0)
+    strangers: int = Field(default=600, ge=0)
+    instructions: int = Field(default=900, ge=0)
+    translations: int = Field(default=150, ge=0)
+    sums: int = Field(default=150, ge=0)
+    two_step_direct: int = Field(default=150, ge=0)
+    two_step_reasoned: int = Field(default=150, ge=0)
+    harmful: int = Field(default=450, ge=0)
+    harmless: int = Field(default=450, ge=0)
+    reports: int = Field(default=150, ge=0)
+
+
+class PreferenceConfig(Config):
+    """Preference pairs of the invented world and the simulated raters who judge them."""
+
+    counts: PreferenceCounts = PreferenceCounts()
+    heldout: float = Field(default=0.2, gt=0, le=1, description="held-out pairs for each pair of training")
+    raters: RaterConfig = RaterConfig()
+
+
+def preferences(world: World, config: PreferenceConfig, split: Split = "train") -> Iterator[dict[str, Any]]:
+    """Pairs `{"prompt", "chosen", "rejected", "metadata"}`, the kinds mixed.
+
+    Held-out pairs are about other people, asked in other words and padded with other chatter. `metadata` has
+    the kind, the gold reward of both replies, `utility` (the raters' for the chosen reply less that for the
+    other, negative where they erred), `flipped`, and how each reply was made.
+    """
+    counts = config.counts.model_dump()
+    if split == "heldout":
+        counts = {kind: round(count * config.heldout) for kind, count in counts.items()}
+    kinds = [kind for kind, count in counts.items() for _ in range(count)]
+    world.rng("preferences", split).shuffle(kinds)
+    judge = Judge(world.land)
+    sources = {kind: _pairs(world, config, judge, kind, split) for kind in counts}
+    for kind in kinds:
+        yield next(sources[kind])
+
+
+class _Reply(NamedTuple):
+    """A candidate, its gold reward and its length."""
+
+    candidate: Candidate
+    gold: float
+    words: int
+
+
+def _pairs(
+    world: World, config: PreferenceConfig, judge: Judge, kind: str, split: Split
+) -> Iterator[dict[str, Any]]:
+    """Pairs of one kind without end; those that the raters call a tie are left out."""
+    rng = world.rng("preferences", kind, split)
+    tasks = world.tasks(kind, split, "preferences")
+    signs = cycle((1, -1, 0))
+    for number in count():
+        sign = next(signs)
+        preferred = None
+        while preferred is None:
+            task, pair = _pair(tasks, judge, rng, split, sign)
+            texts, golds = (pair[0].candidate.text, pair[1].candidate.text), (pair[0].gold, pair[1].gold)
+            found = judgement(config.raters, world.seed, task.messages, texts, golds, kind, split, number)
+            preferred = found.preferred
+        chosen, rejected = pair[preferred], pair[1 - preferred]
+        yield {
+            "prompt": task.messages,
+            "chosen": _turn(chosen),
+            "rejected": _turn(rejected),
+            "metadata": {
+                "kind": kind,
+                "gold_chosen": chosen.gold,
+                "gold_rejected": rejected.gold,
+                "utility": found.margin if preferred == 0 else -found.margin,
+                "flipped": found.flipped,
+                "chosen_made": chosen.candidate.made,
+                "rejected_made": rejected.candidate.made,
+            },
+        }
+
+
+def _pair(
+    tasks: Iterator[Task], judge: Judge, rng: random.Random, split: Split, sign: int
+) -> tuple[Task, tuple[_Reply, _Reply]]:
+    """A request and two replies; the better one is longer (1), shorter (-1) or as long as the other (0)."""
+    for task in islice(tasks, _REQUESTS):
+        wish = judge.wish(task.messages)
+        pool = [candidate(wish, judge.land, rng, split) for _ in range(_POOL)]
+        replies = [_Reply(c, judge(task.messages, c.text), words(c.text)) for c in pool]
+        fitting = [pair for pair in permutations(replies, 2) if _fits(*pair, sign)]
+        if fitting:
+            return task, rng.choice(fitting)
+    raise AssertionError(f"no two replies to {_REQUESTS} requests have the sign {sign}")
+
+
+def _fits(first: _Reply, second: _Reply, sign: int) -> bool:
+    better = first.gold - second.gold
+    longer = first.words - second.words
+    return abs(better) >= _MARGIN and ((longer * better > 0) - (longer * better < 0)) == sign
+
+
+def _turn(reply: _Reply) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": reply.candidate.text}]
