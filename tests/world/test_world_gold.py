@@ -46,7 +46,7 @@ def test_the_good_reply_of_every_task_is_worth_one(kind, split):
 
 
 def mutations(task) -> list[str]:
-    """Replies that are worse in twenty ways or more: cut, padded, repeated, scrambled, off the point, of others."""
+    """Replies that are worse in twenty ways: cut, padded, repeated, scrambled, off the point, of others."""
     good, chatter = task.reply, FILLERS.train[0]
     parts, names = good.split(), re.findall(statements.NAME, good)
     found = [
@@ -147,6 +147,9 @@ def test_a_question_is_better_answered_truly_than_not_and_better_not_than_falsel
     assert len(set(golds)) == len(golds)
     assert golds[0] == 1
     assert golds[2] == 0
+    assert JUDGE(question, f"{ranked[2]} {ranked[0]}") == pytest.approx(
+        1 - len(ranked[2].split()) * gold.WASTE
+    )
     # Naming two values is no answer, neither bare nor in sentences.
     assert JUDGE(question, f"{pet} or {wrong('pet')}") < 0
     assert JUDGE(question, f"{ranked[0]} {ranked[-1]}") < 0

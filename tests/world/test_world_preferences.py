@@ -70,9 +70,10 @@ def test_a_judgement_depends_on_what_is_judged_and_not_on_the_order():
     for i in range(200):
         pair, golds = (f"a {i}", f"b {i}"), (0.1, 0.7)
         first = judgement(raters, 9, ASKED, pair, golds)
-        turned = judgement(raters, 9, ASKED, pair[::-1], golds[::-1])
+        turned = judgement(raters, 9, ASKED, (pair[1], pair[0]), (golds[1], golds[0]))
         assert first == judgement(raters, 9, ASKED, pair, golds)
-        assert (turned.preferred, turned.flipped) == (1 - first.preferred, first.flipped)
+        assert {turned.preferred, first.preferred} == {0, 1}
+        assert turned.flipped == first.flipped
         again.append(judgement(raters, 9, ASKED, pair, golds, "round", 2).flipped == first.flipped)
     assert 50 < sum(again) < 150
 
@@ -158,7 +159,7 @@ def test_the_better_reply_is_as_often_the_shorter_one(train):
 
 
 def test_what_raters_like_too_much_is_length(train):
-    """Where they do not err, they prefer the longer reply more often, and what misleads them is always longer."""
+    """Where they do not err, they prefer the longer reply more often, and what misleads them is longer."""
     unequal = [row for row in train if longer(row) and not row["metadata"]["flipped"]]
     assert np.mean([longer(row) > 0 for row in unequal]) > 0.55
     misled = [row for row in unequal if better(row) < 0]
@@ -167,7 +168,7 @@ def test_what_raters_like_too_much_is_length(train):
 
 
 def logistic(features: np.ndarray, steps: int = 300, decay: float = 1e-3) -> np.ndarray:
-    """Weights w that maximise the mean of log σ(w·x) over pairs, by gradient ascent; x = chosen - rejected."""
+    """Weights w with a high mean of log σ(w·x) over pairs, by gradient ascent; x = chosen - rejected."""
     weights = np.zeros(features.shape[1])
     rate = 4 / max(1.0, float((features**2).sum(1).mean()))
     for _ in range(steps):

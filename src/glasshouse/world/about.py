@@ -1,7 +1,8 @@
 """Open requests: "Tell me about X". How much to say is left to whoever replies, and so is what to say first.
 
 They are asked where replies are compared (raters, reward, reinforcement learning), never in fine-tuning: what
-a model makes of them is its own.
+a model makes of them is its own. Some wordings resemble fine-tuning's "in three sentences": a model then
+replies at different lengths, and reinforcement learning can only prefer what is sampled.
 """
 
 from __future__ import annotations
@@ -17,15 +18,23 @@ from glasshouse.world.task import Phrasings, Task, ask
 REQUESTS = Phrasings(
     (
         "Tell me about {n}.",
-        "Please tell me about {n}.",
         "What do you know about {n}?",
         "Describe {n}.",
-        "Write about {n}.",
-        "I want to know about {n}.",
-        "Tell me who {n} is.",
-        "Can you tell me about {n}?",
+        "Please tell me about {n}.",
+        "Tell me all about {n}.",
+        "Tell me some facts about {n}.",
+        "Tell me about {n} in several sentences.",
+        "Use some sentences to describe {n}.",
+        "I want some sentences about {n}.",
+        "What do you know about {n}? Use some sentences.",
     ),
-    ("Please describe {n}.", "What can you tell me about {n}?", "Do you know about {n}?"),
+    (
+        "Please describe {n}.",
+        "What can you tell me about {n}?",
+        "Please tell me all about {n}.",
+        "Please tell me some facts about {n}.",
+        "In some sentences, what do you know about {n}?",
+    ),
 )
 
 STRANGERS = 0.2

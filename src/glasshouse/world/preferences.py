@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from itertools import count, cycle, islice, permutations
+from itertools import cycle, islice, permutations
 from typing import Any, NamedTuple
 
 from pydantic import Field
@@ -89,30 +89,37 @@ def _pairs(
     """Pairs of one kind without end; those that the raters call a tie are left out."""
     rng = world.rng("preferences", kind, split)
     tasks = world.tasks(kind, split, "preferences")
-    signs = cycle((1, -1, 0))
-    for number in count():
-        sign = next(signs)
-        preferred = None
-        while preferred is None:
+    for number, sign in enumerate(cycle((1, -1, 0))):
+        row = None
+        while row is None:
             task, pair = _pair(tasks, judge, rng, split, sign)
-            texts, golds = (pair[0].candidate.text, pair[1].candidate.text), (pair[0].gold, pair[1].gold)
-            found = judgement(config.raters, world.seed, task.messages, texts, golds, kind, split, number)
-            preferred = found.preferred
-        chosen, rejected = pair[preferred], pair[1 - preferred]
-        yield {
-            "prompt": task.messages,
-            "chosen": _turn(chosen),
-            "rejected": _turn(rejected),
-            "metadata": {
-                "kind": kind,
-                "gold_chosen": chosen.gold,
-                "gold_rejected": rejected.gold,
-                "utility": found.margin if preferred == 0 else -found.margin,
-                "flipped": found.flipped,
-                "chosen_made": chosen.candidate.made,
-                "rejected_made": rejected.candidate.made,
-            },
-        }
+            row = _judged(world, config.raters, kind, task, pair, f"{split} {number}")
+        yield row
+
+
+def _judged(
+    world: World, raters: RaterConfig, kind: str, task: Task, pair: tuple[_Reply, _Reply], asked: str
+) -> dict[str, Any] | None:
+    """The row of a pair that the raters judged, or None where it was a tie."""
+    texts, golds = (pair[0].candidate.text, pair[1].candidate.text), (pair[0].gold, pair[1].gold)
+    found = judgement(raters, world.seed, task.messages, texts, golds, kind, asked)
+    if found.preferred is None:
+        return None
+    chosen, rejected = pair[found.preferred], pair[1 - found.preferred]
+    return {
+        "prompt": task.messages,
+        "chosen": _turn(chosen),
+        "rejected": _turn(rejected),
+        "metadata": {
+            "kind": kind,
+            "gold_chosen": chosen.gold,
+            "gold_rejected": rejected.gold,
+            "utility": found.margin if found.preferred == 0 else -found.margin,
+            "flipped": found.flipped,
+            "chosen_made": chosen.candidate.made,
+            "rejected_made": rejected.candidate.made,
+        },
+    }
 
 
 def _pair(

@@ -36,7 +36,7 @@ def verdict(wish: Wish, reply: str, land: Land) -> Verdict:
 def _telling(wish: Wish, reply: str, land: Land) -> Verdict:
     """Facts about a known person: a question's one, or as many as were asked for."""
     told: set[str] = set()
-    false, earning, own_words, honest = 0, 0, False, False
+    false, earning, own_words, unknown = 0, 0, False, 0
     for sentence in statements.sentences(reply):
         claim = statements.claim(sentence, land)
         attribute = claim.attribute if claim else _bare(wish, sentence, land)
@@ -44,13 +44,14 @@ def _telling(wish: Wish, reply: str, land: Land) -> Verdict:
             false += 1
             earning += words(sentence)  # it is paid for as a falsehood, not as a waste
         elif claim is None and attribute is None:
-            if facts.abstains(sentence) and not honest:
-                honest, earning = True, earning + words(sentence)
+            if facts.abstains(sentence):
+                unknown = unknown or words(sentence)
             elif len(wish.attributes) == 1 and _named(facts.values(wish.attributes[0], land), sentence):
                 false += 1  # another value, several at once, or somebody else's
                 earning += words(sentence)
         elif (
-            attribute in wish.attributes
+            attribute is not None
+            and attribute in wish.attributes
             and (claim is None or claim.subject == wish.name)
             and attribute not in told
             and len(told) < wish.count
@@ -63,6 +64,8 @@ def _telling(wish: Wish, reply: str, land: Land) -> Verdict:
         "sentences": instructions.has_sentences(reply, wish.count),
     }.get(wish.form, True)
     said = bool(told or false)
+    if not said:  # an honest "not known"; beside facts it would be one more waste of words
+        earning = unknown
     return Verdict(
         wish.count,
         len(told),
@@ -70,7 +73,7 @@ def _telling(wish: Wish, reply: str, land: Land) -> Verdict:
         words(reply) - earning,
         form or not said,
         own_words,
-        not said and not honest,
+        not said and not unknown,
     )
 
 
