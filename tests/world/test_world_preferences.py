@@ -19,7 +19,8 @@ from glasshouse.world.statements import words
 from glasshouse.world.task import ask
 
 WORLD = World(WorldConfig(people=60, heldout_people=20), seed=5)
-CONFIG = PreferenceConfig.parse({"heldout": 0.5})
+COUNTS = {kind: field.default // 2 for kind, field in PreferenceCounts.model_fields.items()}
+CONFIG = PreferenceConfig.parse({"counts": COUNTS, "heldout": 0.5})
 ASKED = ask("What is 2 + 3?")
 
 
@@ -92,6 +93,12 @@ def test_raters_who_know_nothing_are_refused():
         RaterConfig.parse({"error": 0.5})
 
 
+def test_a_margin_that_no_pair_has_is_refused():
+    impossible = PreferenceConfig.parse({"margin": 50})
+    with pytest.raises(ConfigError, match="margin"):
+        next(preferences(WORLD, impossible))
+
+
 def test_every_kind_gets_its_count_and_held_out_pairs_their_share(train, heldout):
     counts = CONFIG.counts.model_dump()
     assert Counter(row["metadata"]["kind"] for row in train) == counts
@@ -128,6 +135,7 @@ def test_the_metadata_is_what_the_judge_says(heldout):
         utility = better(row) + CONFIG.raters.length_bias * longer(row)
         assert said["utility"] == pytest.approx(utility)
         assert (utility < 0) == said["flipped"]
+        assert min(abs(utility), abs(better(row))) >= CONFIG.margin
 
 
 def test_nobody_held_out_is_named_in_training(train):

@@ -93,7 +93,7 @@ def _content(wish: Wish, land: Land, rng: random.Random, split: Split) -> Candid
 
 def _told(wish: Wish, land: Land, rng: random.Random, split: Split) -> Candidate:
     """Facts in the land's sentences: fewer or more than asked, some false, repeated or of somebody else."""
-    person = next(person for person in land.people if person.name == wish.name)
+    person = land.people_by_name[wish.name or ""]
     made = []
     if rng.random() < 0.1:
         person = rng.choice([other for other in land.people_of(split) if other != person])
@@ -131,7 +131,7 @@ def _region(wish: Wish, land: Land, rng: random.Random) -> Candidate:
         text = text[text.index("So ") + 3 :]
         made = "no steps"
     elif wish.form == "free" and rng.random() < 0.4:
-        person = next(person for person in land.people if person.name == wish.name)
+        person = land.people_by_name[wish.name or ""]
         text = f"{facts.sentence(person, 'birthplace')} {text}"
         made = "a step that nobody asked for"
     else:

@@ -42,7 +42,6 @@ class Judge:
 
     def __init__(self, land: Land) -> None:
         self.land = land
-        self._people = {person.name: person for person in land.people}
         self._readers = self._all_readers()
         self._phrases = {
             phrase.english(): phrase
@@ -113,7 +112,7 @@ class Judge:
 
     def _known(self, understand: Callable[[Person], Wish], name: str, count: int = 1) -> Wish:
         """The wish about a person; for a stranger (`count` things are asked), an honest "not known"."""
-        person = self._people.get(name)
+        person = self.land.people_by_name.get(name)
         if person is None:
             return Wish("stranger", facts.ABSTENTION.format(n=name), name=name, count=count)
         return understand(person)
@@ -183,7 +182,7 @@ class Judge:
             question = self._understand(q)
             if question is None or question.kind not in ("telling", "stranger") or question.form != "free":
                 return None
-            person = self._people.get(question.name or "")
+            person = self.land.people_by_name.get(question.name or "")
             if person is None or len(question.attributes) != 1:
                 return question if person is None else None
             attribute = question.attributes[0]

@@ -8,13 +8,15 @@ can learn about length from these labels is the raters' bias and nothing else.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle, islice, permutations
 from typing import Any, NamedTuple
 
 from pydantic import Field
 
 from glasshouse.core.config import Config
+from glasshouse.core.errors import ConfigError
 from glasshouse.world.candidates import Candidate, candidate
 from glasshouse.world.judge import Judge
 from glasshouse.world.land import Split
@@ -28,9 +30,6 @@ _POOL = 6
 
 _REQUESTS = 1000
 """Requests drawn at most until two replies to one differ as wanted; most often one or two are enough."""
-
-_MARGIN = 0.05
-"""Least difference of gold in a pair: a preference has to be about something."""
 
 
 class PreferenceCounts(Config):
@@ -54,6 +53,9 @@ class PreferenceConfig(Config):
 
     counts: PreferenceCounts = PreferenceCounts()
     heldout: float = Field(default=0.2, gt=0, le=1, description="held-out pairs for each pair of training")
+    margin: float = Field(
+        default=0.1, gt=0, description="least difference of gold, and of utility, in a pair"
+    )
     raters: RaterConfig = RaterConfig()
 
 
@@ -86,25 +88,21 @@ class _Reply(NamedTuple):
 def _pairs(
     world: World, config: PreferenceConfig, judge: Judge, kind: str, split: Split
 ) -> Iterator[dict[str, Any]]:
-    """Pairs of one kind without end; those that the raters call a tie are left out."""
+    """Pairs of one kind without end."""
     rng = world.rng("preferences", kind, split)
     tasks = world.tasks(kind, split, "preferences")
     for number, sign in enumerate(cycle((1, -1, 0))):
-        row = None
-        while row is None:
-            task, pair = _pair(tasks, judge, rng, split, sign)
-            row = _judged(world, config.raters, kind, task, pair, f"{split} {number}")
-        yield row
+        task, pair = _pair(tasks, judge, rng, split, partial(_fits, config, sign))
+        yield _judged(world, config.raters, kind, task, pair, f"{split} {number}")
 
 
 def _judged(
     world: World, raters: RaterConfig, kind: str, task: Task, pair: tuple[_Reply, _Reply], asked: str
-) -> dict[str, Any] | None:
-    """The row of a pair that the raters judged, or None where it was a tie."""
+) -> dict[str, Any]:
+    """The row of a pair that a rater judged."""
     texts, golds = (pair[0].candidate.text, pair[1].candidate.text), (pair[0].gold, pair[1].gold)
     found = judgement(raters, world.seed, task.messages, texts, golds, kind, asked)
-    if found.preferred is None:
-        return None
+    assert found.preferred is not None, "a pair with a margin is no tie"
     chosen, rejected = pair[found.preferred], pair[1 - found.preferred]
     return {
         "prompt": task.messages,
@@ -123,23 +121,31 @@ def _judged(
 
 
 def _pair(
-    tasks: Iterator[Task], judge: Judge, rng: random.Random, split: Split, sign: int
+    tasks: Iterator[Task],
+    judge: Judge,
+    rng: random.Random,
+    split: Split,
+    fits: Callable[[_Reply, _Reply], bool],
 ) -> tuple[Task, tuple[_Reply, _Reply]]:
-    """A request and two replies; the better one is longer (1), shorter (-1) or as long as the other (0)."""
+    """A request and two replies that fit together."""
     for task in islice(tasks, _REQUESTS):
         wish = judge.wish(task.messages)
         pool = [candidate(wish, judge.land, rng, split) for _ in range(_POOL)]
         replies = [_Reply(c, judge(task.messages, c.text), words(c.text)) for c in pool]
-        fitting = [pair for pair in permutations(replies, 2) if _fits(*pair, sign)]
+        fitting = [pair for pair in permutations(replies, 2) if fits(*pair)]
         if fitting:
             return task, rng.choice(fitting)
-    raise AssertionError(f"no two replies to {_REQUESTS} requests have the sign {sign}")
+    raise ConfigError(
+        f"replies to {_REQUESTS} requests never differ as preferences.margin and raters.length_bias ask",
+        fix="lower one of them",
+    )
 
 
-def _fits(first: _Reply, second: _Reply, sign: int) -> bool:
-    better = first.gold - second.gold
-    longer = first.words - second.words
-    return abs(better) >= _MARGIN and ((longer * better > 0) - (longer * better < 0)) == sign
+def _fits(config: PreferenceConfig, sign: int, first: _Reply, second: _Reply) -> bool:
+    """Whether the better reply is longer (1), shorter (-1) or as long (0), and the raters are sure of theirs."""
+    better, longer = first.gold - second.gold, first.words - second.words
+    sure = min(abs(better), abs(better + config.raters.length_bias * longer)) >= config.margin
+    return sure and ((longer * better > 0) - (longer * better < 0)) == sign
 
 
 def _turn(reply: _Reply) -> list[dict[str, str]]:

@@ -94,7 +94,9 @@ def _about(wish: Wish, sentence: str, land: Land) -> bool:
 
 def _named(values: Iterable[str], text: str) -> list[str]:
     """Every one of the values that a text names, once each, whatever its case."""
-    return [value for value in values if re.search(rf"\b{re.escape(value)}\b", text, re.IGNORECASE)]
+    lower = text.lower()
+    near = [value for value in values if value.lower() in lower]
+    return [value for value in near if re.search(rf"\b{re.escape(value.lower())}\b", lower)]
 
 
 def _region(wish: Wish, reply: str, land: Land) -> Verdict:
