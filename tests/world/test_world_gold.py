@@ -110,6 +110,17 @@ def test_padding_lowers_every_reply_by_its_words(fillers, before):
         assert lost == pytest.approx(gold.WASTE * len(padding.split()))
 
 
+@pytest.mark.parametrize(
+    "kind", ["open", "questions", "strangers", "two_step_direct", "two_step_reasoned", "harmful", "harmless"]
+)
+def test_chatter_around_a_good_reply_costs_its_words_and_no_more(kind):
+    """For every request that is answered in free sentences."""
+    for task in islice(WORLD.tasks(kind, "heldout", "chatter"), 20):
+        padded = f"{FILLERS.train[3]} {task.reply} {FILLERS.train[0]} {FILLERS.heldout[1]}"
+        added = len(padded.split()) - len(task.reply.split())
+        assert JUDGE(task.messages, padded) == pytest.approx(1 - gold.WASTE * added)
+
+
 def test_more_than_was_asked_for_and_repetition_are_waste():
     """Of six true facts four earn; the same fact in other words earns once."""
     four, six = told(PERSON, *facts.ATTRIBUTES[:4]), told(PERSON, *facts.ATTRIBUTES)
@@ -197,6 +208,19 @@ def test_the_form_that_was_asked_for_counts():
     steps = ask(f"In which region was {PERSON.name} born? Think step by step.")
     whole = JUDGE.wish(steps).good
     assert JUDGE(steps, whole[whole.index("So ") + 3 :]) == 1 - gold.FORM
+
+
+def test_a_wrong_region_is_one_falsehood_however_often_it_is_said():
+    """The last step and the conclusion say the same; a wrong town before them is another falsehood."""
+    steps = JUDGE.wish(ask(f"In which region was {PERSON.name} born? Think step by step."))
+    region = next(other for other in steps.others if other != steps.value)
+    town = PERSON.facts["birthplace"]
+    messages = ask(f"In which region was {PERSON.name} born? Think step by step.")
+    assert JUDGE(messages, steps.good.replace(steps.value, region)) == -gold.FALSE - gold.FORM
+    reply = steps.good.replace(
+        f"{PERSON.name} comes from {town}", f"{PERSON.name} comes from {wrong('birthplace')}"
+    )
+    assert JUDGE(messages, reply) == 1 - gold.FALSE - gold.FORM
 
 
 def test_only_the_last_turn_is_judged():

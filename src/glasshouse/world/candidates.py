@@ -55,8 +55,8 @@ def candidate(wish: Wish, land: Land, rng: random.Random, split: Split) -> Candi
     if not padding:
         return content
     parts = [content.text]
-    for _ in range(padding):
-        parts.insert(rng.choice((0, len(parts))), FILLERS.draw(rng, split))
+    for filler in rng.sample(FILLERS.train if split == "train" else FILLERS.heldout, padding):
+        parts.insert(rng.choice((0, len(parts))), filler)
     break_ = "\n" if wish.form == "bullets" else " "
     return Candidate(break_.join(parts), f"{content.made}, padded {padding}")
 

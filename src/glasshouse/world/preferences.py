@@ -142,7 +142,7 @@ def _pair(
 
 
 def _fits(config: PreferenceConfig, sign: int, first: _Reply, second: _Reply) -> bool:
-    """Whether the better reply is longer (1), shorter (-1) or as long (0), and the raters are sure of theirs."""
+    """Whether the better reply is longer (1), shorter (-1) or as long (0), with a margin in both measures."""
     better, longer = first.gold - second.gold, first.words - second.words
     sure = min(abs(better), abs(better + config.raters.length_bias * longer)) >= config.margin
     return sure and ((longer * better > 0) - (longer * better < 0)) == sign

@@ -73,7 +73,9 @@ def truth(subject: str, attribute: str, land: Land) -> str | None:
 
 
 def _possible(claim: Claim, land: Land) -> bool:
-    return claim.attribute in facts.ATTRIBUTES and claim.value in facts.values(claim.attribute, land)
+    if claim.attribute in facts.ATTRIBUTES:
+        return claim.value in facts.values(claim.attribute, land)
+    return claim.attribute == REGION
 
 
 @cache
