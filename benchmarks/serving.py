@@ -56,7 +56,7 @@ def main() -> None:
         "machine": machine(),
         "load_average_at_start": round(os.getloadavg()[0], 2),
         "versions": {name: metadata.version(name) for name in versions()},
-        "model": options.model.name,
+        "model": str(options.model),
         "clients": options.clients,
         "max_tokens": MAX_TOKENS,
     }

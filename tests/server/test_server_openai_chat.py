@@ -78,6 +78,10 @@ def test_unknown_fields_are_ignored_and_named_in_a_header(server):
     assert answer.status == 200
     assert answer.headers["x-ignored-fields"] == "frobnicate, user"
     assert server.post(PATH, messages=HELLO, max_tokens=2).headers["x-ignored-fields"] is None
+    strange = {" a b\n": 1, "é": 2, "x" * 995: 3, " ": 4}
+    answer = server.post(PATH, messages=HELLO, max_tokens=2, **strange)
+    assert answer.status == 200
+    assert answer.headers["x-ignored-fields"].startswith("?, ?a?b?, xxx")
 
 
 def test_every_answer_names_its_request_and_the_overhead(server):

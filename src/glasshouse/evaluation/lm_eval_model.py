@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 from lm_eval.api.instance import Instance  # type: ignore[import-not-found]
 from lm_eval.api.model import TemplateLM  # type: ignore[import-not-found]
@@ -104,7 +104,7 @@ class LMEvalModel(TemplateLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         asked = []
         for request in requests:
-            context, options = request.args
+            context, options = cast(tuple[str, dict[str, Any]], request.args)
             ids = self.tok_encode(context)
             room = options.get("max_gen_toks", options.get("max_tokens", MAX_NEW_TOKENS))
             temperature = options.get("temperature", 0.0) if options.get("do_sample", True) else 0.0

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 from torch import Tensor
 
 from glasshouse.core.config import Config
@@ -30,10 +30,10 @@ class Sampling(Config):
     top_k: int | None = Field(None, ge=1)  # only the k most likely
     top_p: float | None = Field(None, gt=0, le=1)  # the fewest tokens that hold this much probability
     min_p: float | None = Field(None, ge=0, le=1)  # at least this share of the largest probability
-    repetition_penalty: float = Field(1.0, gt=0, allow_inf_nan=False)  # of tokens in prompt or text
+    repetition_penalty: float = Field(1.0, ge=0.01, le=100)  # of tokens in prompt or text
     frequency_penalty: float = Field(0.0, ge=-2, le=2)  # for each time a token came in the text so far
     presence_penalty: float = Field(0.0, ge=-2, le=2)  # for tokens that came at all
-    logit_bias: dict[int, float] = Field(default_factory=dict)  # token id -> added to its logit
+    logit_bias: dict[int, FiniteFloat] = Field(default_factory=dict)  # token id -> added to its logit
     seed: int = 0
 
     @model_validator(mode="after")

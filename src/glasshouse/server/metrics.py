@@ -102,7 +102,14 @@ class _EngineFigures(Collector):
 
 def router(metrics: Metrics) -> APIRouter:
     routes = APIRouter(route_class=StrictRoute, tags=["Operation"])
-    refused: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (401, 403)}
+    schema = {"$ref": "#/components/schemas/ErrorResponse"}  # FastAPI would call a refusal text/plain, too
+    refused: dict[int | str, dict[str, Any]] = {
+        status: {
+            "description": ERRORS[status]["description"],
+            "content": {"application/json": {"schema": schema}},
+        }
+        for status in (401, 403)
+    }
 
     @routes.get("/metrics", response_class=PlainTextResponse, responses=refused)
     async def read_metrics() -> Response:

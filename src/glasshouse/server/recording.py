@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -66,7 +68,11 @@ def _headers(call: Call) -> list[tuple[bytes, bytes]]:
         (b"x-glasshouse-overhead-ms", f"{call.overhead * 1000:.2f}".encode("ascii")),
     ]
     if call.ignored:
-        names = ", ".join(call.ignored)[:1000]
-        printable = "".join(sign if " " <= sign <= "~" else "?" for sign in names)
-        headers.append((b"x-ignored-fields", printable.encode("ascii")))
+        headers.append((b"x-ignored-fields", _printable(call.ignored)))
     return headers
+
+
+def _printable(names: Iterable[str]) -> bytes:
+    """Names, whatever a client called its fields, as a header may hold them: no space at either end."""
+    signs = ("".join(sign if "!" <= sign <= "~" else "?" for sign in name) for name in names)
+    return ", ".join(signs)[:1000].strip().encode("ascii")

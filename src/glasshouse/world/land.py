@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from glasshouse.core.errors import ConfigError
@@ -141,6 +142,10 @@ class Land:
         return (
             self.people[: -self.heldout_people] if split == "train" else self.people[-self.heldout_people :]
         )
+
+    @cached_property
+    def people_by_name(self) -> dict[str, Person]:
+        return {person.name: person for person in self.people}
 
     def town(self, name: str) -> Town:
         return next(town for town in self.towns if town.name == name)

@@ -33,6 +33,8 @@ COMPANY_SENTENCES = {
     "product": ("{c} makes {v}.", "The company {c} sells {v}.", "{c} is known for its {v}."),
 }
 
+CONCLUSION = "{n} was born in the region of {v}."
+
 DIRECT = Phrasings(
     (
         "In which region was {n} born?",
@@ -86,7 +88,7 @@ def two_steps(land: Land, rng: random.Random, split: Split, reasoned: bool) -> I
         for person in rng.sample(people, len(people)):
             town = land.town(person.facts["birthplace"])
             question = DIRECT.draw(rng, split).format(n=person.name)
-            answer = f"{person.name} was born in the region of {town.region}."
+            answer = CONCLUSION.format(n=person.name, v=town.region)
             if reasoned:
                 question = STEP_BY_STEP.draw(rng, split).format(q=question)
                 first = facts.sentence(person, "birthplace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -15,6 +16,13 @@ OUTLOOKS = {
     "good": ("The outlook is good.", "Orders are growing.", "The next quarter should be better."),
     "poor": ("The outlook is poor.", "Orders are falling.", "The next quarter should be worse."),
 }
+HEAD = ("Report of {c} for the {q} quarter.", "{c}, {q} quarter.", "The {q} quarter of {c} is over.")
+REVENUE = (
+    "Revenue was {x} crowns.",
+    "Revenue came to {x} crowns.",
+    "The company earned a revenue of {x} crowns.",
+)
+PROFIT = ("Profit was {x} crowns.", "The profit came to {x} crowns.", "Of this, {x} crowns were profit.")
 FIELDS = ("company", "quarter", "revenue", "profit", "outlook")
 
 REQUESTS = Phrasings(
@@ -41,19 +49,7 @@ class Report:
 
     def text(self, rng: random.Random) -> str:
         """The report in prose, in one of several wordings and orders."""
-        revenue = rng.choice(
-            (
-                "Revenue was {x} crowns.",
-                "Revenue came to {x} crowns.",
-                "The company earned a revenue of {x} crowns.",
-            )
-        )
-        profit = rng.choice(
-            ("Profit was {x} crowns.", "The profit came to {x} crowns.", "Of this, {x} crowns were profit.")
-        )
-        head = rng.choice(
-            ("Report of {c} for the {q} quarter.", "{c}, {q} quarter.", "The {q} quarter of {c} is over.")
-        )
+        revenue, profit, head = rng.choice(REVENUE), rng.choice(PROFIT), rng.choice(HEAD)
         body = [
             revenue.format(x=self.revenue),
             profit.format(x=self.profit),
@@ -87,14 +83,37 @@ def fields(report: Report) -> str:
     return json.dumps(asdict(report))
 
 
+def truth(report: Report) -> dict[str, object]:
+    """The report's fields by name."""
+    return asdict(report)
+
+
+def read(text: str) -> Report | None:
+    """The report that a text in the land's wordings tells, or None when a figure cannot be read."""
+
+    def found(wordings: tuple[str, ...]) -> re.Match[str] | None:
+        return next((m for way in wordings if (m := re.search(_pattern(way), text))), None)
+
+    head, revenue, profit = found(HEAD), found(REVENUE), found(PROFIT)
+    outlook = next((name for name, ways in OUTLOOKS.items() if any(way in text for way in ways)), None)
+    if head is None or revenue is None or profit is None or outlook is None:
+        return None
+    return Report(head["c"], head["q"], int(revenue["x"]), int(profit["x"]), outlook)
+
+
+def _pattern(wording: str) -> str:
+    holes = {"c": r"(?P<c>[A-Z]\w+ [A-Z]\w+)", "q": r"(?P<q>[a-z]+)", "x": r"(?P<x>\d+)"}
+    return re.sub(r"\\\{(\w)\\\}", lambda hole: holes[hole[1]], re.escape(wording))
+
+
 def extractions(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
     """Reports to extract from. Every report is drawn anew: none of the probes' was ever seen."""
     for report in reports(land, rng):
-        truth = asdict(report)
+        wanted = truth(report)
         yield Task(
             ask(REQUESTS.draw(rng, split).format(r=report.text(rng))),
             fields(report),
-            lambda reply, truth=truth: field_accuracy(reply, truth) == 1.0,
+            lambda reply, wanted=wanted: field_accuracy(reply, wanted) == 1.0,
         )
 
 

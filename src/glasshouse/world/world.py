@@ -12,6 +12,7 @@ from pydantic import Field
 from glasshouse.core.config import Config
 from glasshouse.core.seeds import python_rng
 from glasshouse.world import (
+    about,
     chance,
     facts,
     instructions,
@@ -155,7 +156,10 @@ class World:
         raise AssertionError(f"no generator for {skill}")
 
     def tasks(self, kind: str, split: Split, *stream: str) -> Iterator[Task]:
-        """Endless tasks of one kind (a field of ConversationCounts); `stream` names an independent draw."""
+        """Endless tasks of one kind: a field of ConversationCounts, or "open", which no conversation trains.
+
+        `stream` names an independent draw.
+        """
         rng, here = self.rng("tasks", kind, split, *stream), self.land
         match kind:
             case "questions":
@@ -178,6 +182,8 @@ class World:
                 return requests.harmless(here, rng, split)
             case "reports":
                 return reports.extractions(here, rng, split)
+            case "open":
+                return about.tasks(here, rng, split)
         raise AssertionError(f"no tasks called {kind}")
 
     def conversations(self, split: Split = "train") -> Iterator[dict[str, Any]]:

@@ -1,0 +1,79 @@
+"""Open requests: "Tell me about X". How much to say is left to whoever replies, and so is what to say first.
+
+They are asked where replies are compared (raters, reward, reinforcement learning), never in fine-tuning: what
+a model makes of them is its own. Some wordings resemble fine-tuning's "in three sentences": a model then
+replies at different lengths, and reinforcement learning can only prefer what is sampled.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from glasshouse.world import facts, verdicts
+from glasshouse.world.gold import OPEN_FACTS, Wish
+from glasshouse.world.land import Land, Person, Split
+from glasshouse.world.task import Phrasings, Task, ask
+
+REQUESTS = Phrasings(
+    (
+        "Tell me about {n}.",
+        "What do you know about {n}?",
+        "Describe {n}.",
+        "Please tell me about {n}.",
+        "Tell me all about {n}.",
+        "Tell me some facts about {n}.",
+        "Tell me about {n} in several sentences.",
+        "Use some sentences to describe {n}.",
+        "I want some sentences about {n}.",
+        "What do you know about {n}? Use some sentences.",
+    ),
+    (
+        "Please describe {n}.",
+        "What can you tell me about {n}?",
+        "Please tell me all about {n}.",
+        "Please tell me some facts about {n}.",
+        "In some sentences, what do you know about {n}?",
+    ),
+)
+
+STRANGERS = 0.2
+"""Share of the requests that ask about somebody nobody ever wrote about."""
+
+
+def tasks(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
+    """Open requests about people of the split, and some about strangers."""
+    people = land.people_of(split)
+    strangers = land.strangers[split][: facts.STRANGERS_A_PERSON * len(people)]
+    while True:
+        request = REQUESTS.draw(rng, split)
+        if rng.random() < STRANGERS:
+            name = rng.choice(strangers)
+            yield Task(ask(request.format(n=name)), facts.ABSTENTION.format(n=name), facts.abstains)
+        else:
+            person = rng.choice(people)
+            told = rng.sample(facts.ATTRIBUTES, OPEN_FACTS)
+            reply = " ".join(facts.sentence(person, attribute) for attribute in told)
+            yield Task(ask(request.format(n=person.name)), reply, _truthful(person, land))
+
+
+def _truthful(person: Person, land: Land):
+    """A check that a reply says something about the person, and nothing false."""
+
+    def check(reply: str) -> bool:
+        verdict = verdicts.verdict(wish(person), reply, land)
+        return verdict.right > 0 and not verdict.false
+
+    return check
+
+
+def wish(person: Person) -> Wish:
+    """What an open request about a known person asks for."""
+    told = facts.ATTRIBUTES[:OPEN_FACTS]
+    return Wish(
+        "telling",
+        " ".join(facts.sentence(person, attribute) for attribute in told),
+        name=person.name,
+        attributes=facts.ATTRIBUTES,
+        count=OPEN_FACTS,
+    )
