@@ -85,6 +85,8 @@ def _stored(model: Transformer) -> list[Stored]:
     }
     few_bits |= {path for path, module in model.named_modules() if isinstance(module, FewBits)}
     found: dict[str, Stored] = {}
+    if hasattr(model, "score"):  # a scalar head, which every family's file calls so
+        found["score.weight"] = Stored("score.weight", (Part("score.weight"),))
     for stored in layout(model.config):
         if stored.parts[0].own not in few_bits:
             found[stored.name] = stored
@@ -111,11 +113,11 @@ def load(
     model = Transformer.empty(config, device, dtype)
     if (scheme := read_scheme(folder)) is not None:
         empty_quantized(model, scheme)
-    _read_weights(folder, model)
+    read_weights(folder, model)
     return model
 
 
-def _read_weights(folder: Path, model: Transformer) -> None:
+def read_weights(folder: Path, model: Transformer) -> None:
     """Copy every tensor of the files into the model's own storage, checking names and shapes.
 
     Files are memory-mapped, so no more than one tensor exists twice.
