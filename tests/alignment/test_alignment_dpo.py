@@ -112,7 +112,7 @@ def test_it_starts_at_the_reference_and_learns_the_preference(base, tmp_path):
 
 
 def test_the_reference_is_the_start_model_with_an_adapter_off(base, tmp_path):
-    """Its log-probabilities are those of the folder; with LoRA the same ones, and the loss starts at log 2."""
+    """Its log-probabilities are those of the folder, with LoRA too, and the loss starts at log 2."""
     dpo(base, PAIRS, tmp_path / "full", settings(epochs=1))
     summary = dpo(base, PAIRS, tmp_path / "lora", settings(epochs=1, lora=LoRAConfig(r=4)))
     found = [load_file(tmp_path / name / "reference.safetensors")["logprobs"] for name in ("full", "lora")]

@@ -1,4 +1,4 @@
-"""Pairs as batches: the reply alone is masked, both sides stay together, and a step is a function of its number."""
+"""Pairs as batches: only the reply is masked, both sides stay together, and steps are pure functions."""
 
 import math
 
@@ -47,7 +47,8 @@ def test_the_mask_covers_the_reply_alone(tokenizer):
     """Every turn of the assistant in the reply, and none of those in the prompt."""
     for number, words in ((1, "Well.<|im_end|>"), (2, "It.<|im_end|>It again.<|im_end|>")):
         sides, cut = encode_pair(tokenizer, PAIRS[number], ROW)
-        assert sides is not None and not cut
+        assert sides is not None
+        assert not cut
         chosen = sides[0]
         kept = [i for i, written in zip(chosen.ids, chosen.assistant_mask, strict=True) if written]
         assert tokenizer.decode(kept) == words

@@ -48,7 +48,7 @@ def base(random_model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(base, tmp_path_factory):
     out = tmp_path_factory.mktemp("reward")
-    return out, reward_model(base, PAIRS, out, settings(epochs=6), HELD_OUT)
+    return out, reward_model(base, PAIRS, out, settings(epochs=12), HELD_OUT)
 
 
 def test_it_learns_which_reply_raters_like(trained):
@@ -146,7 +146,7 @@ def test_what_is_no_reward_model_and_what_is_too_long_are_named(trained, base):
     with pytest.raises(ModelError, match=r"score\.weight"):
         load(out / "model")
     long = {"messages": [{"role": "user", "content": "x" * 99}]}
-    with pytest.raises(DataError, match="conversation 0 has .* the reward model reads 1 to 64"):
+    with pytest.raises(DataError, match=r"conversation 0 has .* the reward model reads 1 to 64"):
         RewardModel.load(out / "model").score([long])
 
 

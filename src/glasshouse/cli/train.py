@@ -62,7 +62,7 @@ def sft(
 
 
 @app.command(
-    epilog="\b\nExample:\n  glasshouse train reward --model runs/pocket-mini --data pairs.jsonl --out runs/reward"
+    epilog="\b\nExample:\n  glasshouse train reward --model runs/mine --data pairs.jsonl --out runs/reward"
 )
 def reward(
     model: StartModel,

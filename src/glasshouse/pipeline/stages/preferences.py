@@ -8,7 +8,7 @@ dpo/model/ state/ metrics.jsonl          a policy; with lora also dpo/adapter/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
