@@ -138,6 +138,12 @@ def read_weights(folder: Path, model: Transformer) -> None:
                     where=next(iter(files)) if len(files) == 1 else folder,
                     fix="save the folder again, or correct config.json",
                 )
+        if "score.weight" in extra:
+            raise ModelError(
+                "this is a reward model: it gives texts a number (score.weight) and writes none",
+                where=folder,
+                fix="name the folder of a language model",
+            )
         for name in sorted(extra):
             raise ModelError(
                 f"tensor '{name}' has no place in a {model.config.model_type} of this config",
