@@ -36,6 +36,7 @@ from glasshouse.alignment.preference_pairs import (
     PreferenceConfig,
     agreement,
     encode_pairs,
+    fitting,
     preference_loss,
 )
 from glasshouse.alignment.sft import merged
@@ -158,7 +159,7 @@ def dpo(
     tokenizer = Tokenizer.load(model_folder)
     counts = encode_pairs(pairs, tokenizer, out / "pairs", config.sequence_length)
     parts = {"pairs": Pairs(out / "pairs", config.sequence_length, config.batch_tokens, config.seed)}
-    held_out = list(held_out)
+    held_out = fitting(held_out, tokenizer, config.sequence_length)
     if held_out:
         encode_pairs(held_out, tokenizer, out / "held_out", config.sequence_length)
         parts["held_out"] = Pairs(out / "held_out", config.sequence_length, config.batch_tokens, config.seed)

@@ -126,6 +126,13 @@ def encode_pair(
     return ((chosen, rejected) if useful else None), bool(place)
 
 
+def fitting(
+    pairs: Iterable[Mapping[str, Any]], tokenizer: Tokenizer, sequence_length: int
+) -> list[Mapping[str, Any]]:
+    """Those pairs that `encode_pairs` would keep: of held-out ones there may be none."""
+    return [pair for pair in pairs if encode_pair(tokenizer, pair, sequence_length)[0] is not None]
+
+
 @dataclass(frozen=True)
 class PairBatch:
     """n pairs in packed rows. Sequences are numbered chosen, rejected, chosen, ...: 2 n of them."""

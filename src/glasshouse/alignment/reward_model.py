@@ -26,11 +26,11 @@ from glasshouse.alignment.preference_pairs import (
     PreferenceConfig,
     agreement,
     encode_pairs,
+    fitting,
     last_token,
     preference_loss,
 )
 from glasshouse.alignment.reward_quality import judge
-from glasshouse.alignment.written import encode_chat
 from glasshouse.core.errors import DataError, ModelError
 from glasshouse.core.storage import write_json
 from glasshouse.model import Transformer, load
@@ -85,7 +85,8 @@ class RewardModel:
 
         Raises DataError for a conversation that is longer than the model's context.
         """
-        texts = [encode_chat(self.tokenizer, c["messages"], c.get("tools")).ids for c in conversations]
+        encode = self.tokenizer.encode_chat
+        texts = [encode(each["messages"], tools=each.get("tools")).ids for each in conversations]
         return self.score_ids(texts, batch_tokens)
 
     @torch.no_grad()
@@ -189,7 +190,7 @@ def reward_model(
     pad = tokenizer.pad_id
     objective = PreferenceFit(Pairs(out / "pairs", *sizes, pad=pad), config.label_smoothing)
     measured = None
-    held_out = list(held_out)
+    held_out = fitting(held_out, tokenizer, config.sequence_length)
     if held_out:
         encode_pairs(held_out, tokenizer, out / "held_out", config.sequence_length)
         measured = PreferenceFit(Pairs(out / "held_out", *sizes, pad=pad))

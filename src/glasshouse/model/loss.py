@@ -48,15 +48,14 @@ def target_losses(
     Arguments as for `head_loss`, but every target counts. What the caller makes of the losses decides how
     much each weighs, so for the backward pass the slopes of all are kept, (tokens, vocab) in hidden's dtype.
     """
-    return _TargetLosses.apply(targets, hidden, weight, *(low_rank or ()))
+    return _TargetLosses.apply(torch.is_grad_enabled(), targets, hidden, weight, *(low_rank or ()))
 
 
 class _TargetLosses(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, targets: Tensor, *factors: Tensor) -> Tensor:
+    def forward(ctx, wanted: bool, targets: Tensor, *factors: Tensor) -> Tensor:
         pairs = [(rows, m.to(rows.dtype)) for rows, m in zip(factors[::2], factors[1::2], strict=True)]
         (hidden, weight), *more = pairs
-        wanted = any(ctx.needs_input_grad)
         slopes = hidden.new_empty(len(targets) if wanted else 0, len(weight))
         losses = torch.empty(len(targets), dtype=torch.float32, device=targets.device)
         for start in range(0, len(targets), CHUNK_TOKENS):
@@ -74,9 +73,9 @@ class _TargetLosses(torch.autograd.Function):
     def backward(ctx, by_losses: Tensor):  # type: ignore[override]
         slopes, *factors = ctx.saved_tensors
         slope = slopes * by_losses[:, None].to(slopes.dtype)
-        grads: list[Tensor | None] = [None]
+        grads: list[Tensor | None] = [None, None]
         for i, factor in enumerate(factors):
-            if not ctx.needs_input_grad[i + 1]:
+            if not ctx.needs_input_grad[i + 2]:
                 grads.append(None)
             elif i % 2 == 0:  # rows: by the matrix
                 grads.append(slope @ factors[i + 1].to(slope.dtype))

@@ -125,7 +125,7 @@ class Recipe(Config):
             )
         for name in ("reward", "dpo"):
             if getattr(self, name) is not None and self.base is None and self.pretrain is None:
-                raise ConfigError(f"{name} has no model to start from", fix="name one with --model MODEL")
+                raise ConfigError(f"{name} has no model to start from", fix="name one: base: MODEL")
         self._rows_fit_the_context()
         return self
 

@@ -18,6 +18,7 @@ from glasshouse.alignment.dpo import DPOConfig
 from glasshouse.alignment.dpo import dpo as optimise
 from glasshouse.alignment.reward_model import RewardConfig, reward_model
 from glasshouse.core.config import Config
+from glasshouse.core.progress import say
 from glasshouse.core.seeds import derive
 from glasshouse.files import read_preferences
 
@@ -60,4 +61,6 @@ def split(pairs: Iterable[Pair], fraction: float) -> tuple[list[Pair], list[Pair
     for pair in pairs:
         number = derive(0, json.dumps(pair["prompt"], sort_keys=True)) / (1 << 63)
         parts[number < fraction].append(pair)
+    if fraction and not parts[1]:
+        say("notice: no prompt happened to be held out of so few, so nothing measures the model on them")
     return parts
