@@ -8,6 +8,7 @@ import torch
 
 from glasshouse.alignment.preference_pairs import Pairs, agreement, encode_pair, encode_pairs, preference_loss
 from glasshouse.core.errors import ConfigError, DataError
+from glasshouse.model.lora import LoRAConfig, add_adapter
 from glasshouse.tokenizer import Tokenizer
 
 ROW = 96
@@ -141,21 +142,27 @@ def test_packed_logprobs_equal_each_reply_alone(pairs, tokenizer, random_model):
                 assert found[place, side].item() == pytest.approx(alone, rel=1e-5, abs=1e-4)
 
 
-def test_gradients_of_packed_logprobs_equal_plain_autograd(pairs, tokenizer, random_model):
-    """With weights of both signs on the replies, tied and untied heads."""
-    for tied in (False, True):
-        model = random_model(model_type="qwen3", max_position_embeddings=ROW, tie_word_embeddings=tied)
-        batch = pairs.batch(0)
-        weights = torch.linspace(-1, 1, 2 * batch.count).view(-1, 2)
-        (batch.sequence_logprobs(model) * weights).sum().backward()
-        found = {name: p.grad.clone() for name, p in model.named_parameters()}
-        model.zero_grad()
-        logits = model(batch.inputs, positions=batch.positions, segments=batch.segments)
-        counted = batch.targets != -100
-        logprobs = logits[counted].log_softmax(-1).gather(1, batch.targets[counted][:, None])[:, 0]
-        (logprobs * weights.flatten()[batch.owner]).sum().backward()
-        for name, p in model.named_parameters():
-            assert torch.allclose(found[name], p.grad, atol=2e-4, rtol=1e-4), name
+@pytest.mark.parametrize("head", ["untied", "tied", "adapted"])
+def test_gradients_of_packed_logprobs_equal_plain_autograd(pairs, random_model, head):
+    """With weights of both signs on the replies, for every kind of head."""
+    model = random_model(model_type="qwen3", max_position_embeddings=ROW, tie_word_embeddings=head == "tied")
+    if head == "adapted":
+        add_adapter(model, LoRAConfig(r=4, targets=("lm_head", "up_proj")))
+        for name, parameter in model.named_parameters():
+            if ".adapters." in name:
+                parameter.data += 0.1
+    batch = pairs.batch(0)
+    weights = torch.linspace(-1, 1, 2 * batch.count).view(-1, 2)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    (batch.sequence_logprobs(model) * weights).sum().backward()
+    found = {name: p.grad.clone() for name, p in trained.items()}
+    model.zero_grad()
+    logits = model(batch.inputs, positions=batch.positions, segments=batch.segments)
+    counted = batch.targets != -100
+    logprobs = logits[counted].log_softmax(-1).gather(1, batch.targets[counted][:, None])[:, 0]
+    (logprobs * weights.flatten()[batch.owner]).sum().backward()
+    for name, parameter in trained.items():
+        assert torch.allclose(found[name], parameter.grad, atol=2e-4, rtol=1e-4), name
 
 
 def test_the_loss_is_the_cross_entropy_of_bradley_and_terry():
