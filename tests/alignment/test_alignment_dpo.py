@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from glasshouse.alignment.dpo import DPO, DPOConfig, dpo, dpo_loss
-from glasshouse.alignment.preference_pairs import Pairs, encode_pairs
+from glasshouse.alignment.pair_batches import Pairs
+from glasshouse.alignment.preference_pairs import encode_pairs
 from glasshouse.core.errors import ConfigError
 from glasshouse.model import load, save
 from glasshouse.model.lora import LoRAConfig

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from glasshouse.alignment.preference_pairs import Pairs, agreement, encode_pair, encode_pairs, preference_loss
+from glasshouse.alignment.bradley_terry import agreement, preference_loss
+from glasshouse.alignment.pair_batches import Pairs
+from glasshouse.alignment.preference_pairs import encode_pair, encode_pairs
 from glasshouse.core.errors import ConfigError, DataError
 from glasshouse.model.lora import LoRAConfig, add_adapter
 from glasshouse.tokenizer import Tokenizer

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from glasshouse.alignment.preference_pairs import Pairs, encode_pairs
+from glasshouse.alignment.pair_batches import Pairs
+from glasshouse.alignment.preference_pairs import encode_pairs
 from glasshouse.alignment.reward_model import PreferenceFit, RewardConfig, RewardModel, reward_model
 from glasshouse.alignment.reward_quality import judge
 from glasshouse.core.errors import DataError, ModelError

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from glasshouse.alignment.dpo import DPO, DPOConfig
-from glasshouse.alignment.preference_pairs import Pairs, encode_pairs
+from glasshouse.alignment.pair_batches import Pairs
+from glasshouse.alignment.preference_pairs import encode_pairs
 from glasshouse.alignment.reward_model import PreferenceFit, RewardModel
 from glasshouse.model import save
 from glasshouse.model.scalar_head import ScalarTransformer, save_scalar
@@ -97,7 +98,7 @@ def test_dpo_losses_and_gradients_equal_trl(tmp_path, tokenizer, pairs, random_m
     trainer.model.eval()
     loss = trainer.compute_loss(trainer.model, padded(pairs, batch.pairs.tolist()))
     loss.backward()
-    assert float(found.loss_sum) / found.count == pytest.approx(float(loss), abs=1e-5, rel=1e-5)
+    assert found.loss_sum.item() / found.count == pytest.approx(float(loss), abs=1e-5, rel=1e-5)
     gradients = {name: p.grad for name, p in policy.named_parameters()}
     for name, parameter in model.named_parameters():
         assert torch.allclose(parameter.grad, gradients[name], atol=1e-5, rtol=1e-4), name
@@ -125,7 +126,7 @@ def test_the_reward_loss_equals_trl(tmp_path, tokenizer, pairs, random_model):
     # trl scores the last token that is not padding, which right padding with zeros would hide.
     inputs["input_ids"][inputs["attention_mask"] == 0] = tokenizer.pad_id
     loss = trainer.compute_loss(trainer.model, inputs)
-    assert float(found.loss_sum) / found.count == pytest.approx(float(loss), abs=1e-5, rel=1e-5)
+    assert found.loss_sum.item() / found.count == pytest.approx(float(loss), abs=1e-5, rel=1e-5)
 
 
 def test_transformers_opens_a_reward_model_of_every_family(tmp_path, tokenizer, random_model, family):

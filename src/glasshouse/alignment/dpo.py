@@ -30,15 +30,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from glasshouse.alignment.preference_pairs import (
-    PairBatch,
-    Pairs,
-    PreferenceConfig,
-    agreement,
-    encode_pairs,
-    fitting,
-    preference_loss,
-)
+from glasshouse.alignment.bradley_terry import agreement, preference_loss
+from glasshouse.alignment.pair_batches import PairBatch, Pairs
+from glasshouse.alignment.preference_pairs import PreferenceConfig, encode_pairs, fitting
 from glasshouse.alignment.sft import merged
 from glasshouse.core.errors import ConfigError
 from glasshouse.core.storage import hash_file, hash_folder, replaced

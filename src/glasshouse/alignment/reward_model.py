@@ -20,16 +20,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from glasshouse.alignment.preference_pairs import (
-    PairBatch,
-    Pairs,
-    PreferenceConfig,
-    agreement,
-    encode_pairs,
-    fitting,
-    last_token,
-    preference_loss,
-)
+from glasshouse.alignment.bradley_terry import agreement, preference_loss
+from glasshouse.alignment.pair_batches import PairBatch, Pairs, last_token
+from glasshouse.alignment.preference_pairs import PreferenceConfig, encode_pairs, fitting
 from glasshouse.alignment.reward_quality import judge
 from glasshouse.core.errors import DataError, ModelError
 from glasshouse.core.storage import write_json

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from glasshouse.alignment.preference_pairs import preference_loss
+from glasshouse.alignment.bradley_terry import preference_loss
 from glasshouse.evaluation.intervals import bootstrap, proportion
 
 CONFIDENCE_BINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
