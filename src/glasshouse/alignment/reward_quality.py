@@ -27,7 +27,7 @@ def judge(rewards: Tensor, lengths: Tensor, ties: Tensor) -> dict[str, Any]:
     calibration           of max(p, 1 - p), p = sigmoid(difference): expected calibration error, and bins
     by_length_difference  accuracy by how much longer the chosen reply is
     prefers_longer        share of pairs of unequal lengths whose longer reply has the higher reward;
-    chosen_longer         ... whose longer reply the raters chose: what lies above it is length bias
+    chosen_longer         ... whose longer reply the raters chose: the difference is length bias
 
     Shares are {"value", "low", "high", "n"} with 95% intervals, None where nothing can be counted.
     """
