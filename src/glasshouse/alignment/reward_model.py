@@ -37,12 +37,12 @@ HELD_OUT = "held_out.json"
 
 
 class RewardConfig(PreferenceConfig):
-    """The loop's settings with a third of fine-tuning's step sizes."""
+    """The loop's settings with the step sizes of fine-tuning, a larger one for the new head."""
 
-    muon_lr: float = 0.002
-    embed_lr: float = 0.002
-    head_lr: float = 0.002
-    scalar_lr: float = 0.001
+    muon_lr: float = 0.006
+    embed_lr: float = 0.006
+    head_lr: float = 0.004
+    scalar_lr: float = 0.003
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)  # share of the labels that are wrong
 
 
