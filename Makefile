@@ -2,7 +2,7 @@
 #
 #   make demo      grow an assistant from nothing on this machine's CPU, offline (about 10 minutes)
 #   make test      the fast suite
-#   make parity    comparisons with peers (transformers, peft, lm-eval, the OpenAI and Anthropic SDKs)
+#   make parity    comparisons with peers (transformers, peft, trl, lm-eval, the OpenAI and Anthropic SDKs)
 #   make accept    whole runs on seeds never used while tuning (about an hour)
 #   make bench     speed beside peers: NANOGPT=path/to/nanoGPT for the Shakespeare race,
 #                  MODEL=runs/pocket/sft/model for many clients at once

@@ -1,4 +1,4 @@
-"""From a language model to an assistant: supervised fine-tuning. (Preferences and principles come later.)"""
+"""From a language model to an assistant: fine-tuning, reward models, DPO. (Principles come later.)"""
 
 from glasshouse.alignment.sft import SFTConfig, sft
 

@@ -216,11 +216,16 @@ def encode_within(
     def encode(first: int) -> ChatTokens:
         return encode_chat(tokenizer, [*messages[:opening], *messages[first:]], tools)
 
-    opening = next((i for i, message in enumerate(messages) if message["role"] != "system"), len(messages))
+    opening, starts = turn_starts(messages)
     whole = encode(opening)
     if len(whole.ids) <= limit:
         return whole, False
-    starts = [i for i in range(opening + 1, len(messages)) if messages[i]["role"] == "user"]
     # Length falls with every turn that goes: the first start that fits is found by halving.
     place = bisect.bisect_left(starts, True, key=lambda first: len(encode(first).ids) <= limit)
     return (encode(starts[place]), True) if place < len(starts) else (None, False)
+
+
+def turn_starts(messages: Sequence[Mapping[str, Any]]) -> tuple[int, list[int]]:
+    """(how many system messages come first, where each later turn of the user begins)."""
+    opening = next((i for i, message in enumerate(messages) if message["role"] != "system"), len(messages))
+    return opening, [i for i in range(opening + 1, len(messages)) if messages[i]["role"] == "user"]

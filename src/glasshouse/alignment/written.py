@@ -25,6 +25,17 @@ def encode_chat(tokenizer: Tokenizer, messages: Messages, tools: Tools = None) -
     return ChatTokens(encoded.ids, _mask(tokenizer, messages, tools, encoded.ids))
 
 
+def encode_reply(tokenizer: Tokenizer, prompt: Messages, reply: Messages, tools: Tools = None) -> ChatTokens:
+    """Prompt and reply in one, with a mask on what the assistant wrote in the reply alone.
+
+    The reply begins where the prompt that asks for it ends, or where the two first differ.
+    """
+    whole = encode_chat(tokenizer, [*prompt, *reply], tools)
+    start = _beginning(tokenizer, prompt, tools, whole.ids, asking=True) or 0
+    mask = [written and i >= start for i, written in enumerate(whole.assistant_mask)]
+    return ChatTokens(whole.ids, mask)
+
+
 def _mask(tokenizer: Tokenizer, messages: Messages, tools: Tools, ids: list[int]) -> list[bool]:
     """True on each assistant turn whose place can be told, and on the token that ends it."""
     mask = [False] * len(ids)

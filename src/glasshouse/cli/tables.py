@@ -60,11 +60,20 @@ def show_run(path: Path) -> None:
             values = [show_value(row.get(model)) for model in WINDOW_MODELS]
             table.add_row(f"{row['from']:,} to {row['to']:,}", *values)
         _print(table)
+    if quality := summary.reward_quality:
+        table = _table(f"reward model on {quality['pairs']:,} held-out pairs", "value (95% interval)")
+        table.add_row("accuracy", show_value(quality["accuracy"]))
+        table.add_row("error of its probabilities", show_value(quality["calibration"]["ece"]))
+        table.add_row("prefers the longer reply", show_value(quality["prefers_longer"]))
+        table.add_row("the raters chose the longer", show_value(quality["chosen_longer"]))
+        _print(table)
     seconds = [record.duration_seconds or 0.0 for record in summary.records.values()]
     typer.echo(f"time    {show_duration(sum(seconds))}")
     if (path / "report.html").is_file():
         typer.echo(f"report  {path / 'report.html'}")
     trained = [name for name in MODEL_STAGES if (path / name / "model").is_dir()]
+    if (path / "reward" / "model").is_dir():
+        typer.echo(f"reward  {path / 'reward' / 'model'}")
     if trained:
         typer.echo(f"model   {path / trained[-1] / 'model'}")
         typer.echo(f"chat    glasshouse chat {path}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,22 +25,25 @@ Keys = Annotated[
     typer.Option("--set", metavar="key=v", help="Change a setting of the stage; may be repeated."),
 ]
 
+StartModel = Annotated[
+    str, typer.Option("--model", metavar="MODEL", help="Run or model folder to start from.")
+]
+Rank = Annotated[
+    int | None,
+    typer.Option(
+        "--lora", metavar="RANK", help="Freeze the model and train a low-rank adapter of this rank."
+    ),
+]
+
 
 @app.command(
     epilog="\b\nExample:\n  glasshouse train sft --model runs/pocket-mini --data chats.jsonl --out runs/mine"
 )
 def sft(
-    model: Annotated[
-        str, typer.Option("--model", metavar="MODEL", help="Run or model folder to start from.")
-    ],
+    model: StartModel,
     data: Files,
     out: Out,
-    lora: Annotated[
-        int | None,
-        typer.Option(
-            "--lora", metavar="RANK", help="Freeze the model and train a low-rank adapter of this rank."
-        ),
-    ] = None,
+    lora: Rank = None,
     quantize: Annotated[
         str | None,
         typer.Option("--quantize", metavar="nf4|int8|int4", help="With --lora: hold the frozen weights so."),
@@ -56,6 +59,53 @@ def sft(
     changes += [f"quantize={quantize}"] if quantize is not None else []
     changes += settings or []
     tables.show_run(train_sft(model, all_data(data, more), out, changes, device).path)
+
+
+@app.command(
+    epilog="\b\nExample:\n  glasshouse train reward --model runs/mine --data pairs.jsonl --out runs/reward"
+)
+def reward(
+    model: StartModel,
+    data: Files,
+    out: Out,
+    lora: Rank = None,
+    settings: Keys = None,
+    device: Device = None,
+    more: MoreData = None,
+) -> None:
+    """Train a reward model on pairs, {"prompt": [...], "chosen": [...], "rejected": [...]} a line."""
+    _on_pairs("reward", model, all_data(data, more), out, lora, settings, device)
+
+
+@app.command(
+    epilog="\b\nExample:\n  glasshouse train dpo --model runs/mine --data pairs.jsonl --out runs/dpo"
+)
+def dpo(
+    model: StartModel,
+    data: Files,
+    out: Out,
+    lora: Rank = None,
+    settings: Keys = None,
+    device: Device = None,
+    more: MoreData = None,
+) -> None:
+    """Prefer the chosen replies of pairs, {"prompt": [...], "chosen": [...], "rejected": [...]} a line."""
+    _on_pairs("dpo", model, all_data(data, more), out, lora, settings, device)
+
+
+def _on_pairs(
+    stage: Literal["reward", "dpo"],
+    model: str,
+    data: list[str],
+    out: Path,
+    lora: int | None,
+    settings: list[str] | None,
+    device: str | None,
+) -> None:
+    from glasshouse.pipeline.train import train_on_pairs
+
+    changes = [f"lora.r={lora}"] if lora is not None else []
+    tables.show_run(train_on_pairs(stage, model, data, out, [*changes, *(settings or [])], device).path)
 
 
 @app.command(epilog="\b\nExample:\n  glasshouse train pretrain --data books/ --out runs/books")

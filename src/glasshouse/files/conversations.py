@@ -56,7 +56,7 @@ def conversations_of(row: Mapping[str, Any], position: Position, file: str) -> I
     for messages in shape(row, position):
         conversation: dict[str, Any] = {"messages": _checked(messages, position)}
         if row.get("tools"):
-            conversation["tools"] = _tools(row["tools"], position)
+            conversation["tools"] = checked_tools(row["tools"], position)
         conversation["source"] = str(row.get("source") or file)
         yield conversation
 
@@ -145,13 +145,14 @@ def _checked(messages: Any, position: Position) -> Messages:
     """The messages without keys that are null; raises DataError for anything that is no conversation."""
     if not isinstance(messages, list) or not messages:
         raise _wrong('"messages" must be a list with at least one message', position)
-    checked = [_message(message, f"message {number}", position) for number, message in enumerate(messages, 1)]
+    checked = [checked_message(row, f"message {number}", position) for number, row in enumerate(messages, 1)]
     if not any(message["role"] == "assistant" for message in checked):
         raise _wrong("no message is the assistant's, so there is nothing to learn", position)
     return checked
 
 
-def _message(message: Any, which: str, position: Position) -> dict[str, Any]:
+def checked_message(message: Any, which: str, position: Position) -> dict[str, Any]:
+    """One message without keys that are null; raises DataError, with `which` of them, for what is none."""
     if not isinstance(message, Mapping):
         raise _wrong(f"{which} is not an object", position)
     kept = {key: value for key, value in message.items() if value is not None}
@@ -180,7 +181,7 @@ def _check_tool_calls(calls: Any, which: str, position: Position) -> None:
             raise _wrong(f'{which} has a tool call without {{"function": {{"name", "arguments"}}}}', position)
 
 
-def _tools(tools: Any, position: Position) -> list[dict[str, Any]]:
+def checked_tools(tools: Any, position: Position) -> list[dict[str, Any]]:
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
         raise _wrong('"tools" is not a list of objects', position)
     _check_strings(tools, position)

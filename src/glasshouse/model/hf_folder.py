@@ -85,6 +85,8 @@ def _stored(model: Transformer) -> list[Stored]:
     }
     few_bits |= {path for path, module in model.named_modules() if isinstance(module, FewBits)}
     found: dict[str, Stored] = {}
+    if hasattr(model, "score"):  # a scalar head, which every family's file calls so
+        found["score.weight"] = Stored("score.weight", (Part("score.weight"),))
     for stored in layout(model.config):
         if stored.parts[0].own not in few_bits:
             found[stored.name] = stored
@@ -111,11 +113,11 @@ def load(
     model = Transformer.empty(config, device, dtype)
     if (scheme := read_scheme(folder)) is not None:
         empty_quantized(model, scheme)
-    _read_weights(folder, model)
+    read_weights(folder, model)
     return model
 
 
-def _read_weights(folder: Path, model: Transformer) -> None:
+def read_weights(folder: Path, model: Transformer) -> None:
     """Copy every tensor of the files into the model's own storage, checking names and shapes.
 
     Files are memory-mapped, so no more than one tensor exists twice.
@@ -136,6 +138,12 @@ def _read_weights(folder: Path, model: Transformer) -> None:
                     where=next(iter(files)) if len(files) == 1 else folder,
                     fix="save the folder again, or correct config.json",
                 )
+        if "score.weight" in extra:
+            raise ModelError(
+                "this is a reward model: it gives texts a number (score.weight) and writes none",
+                where=folder,
+                fix="name the folder of a language model",
+            )
         for name in sorted(extra):
             raise ModelError(
                 f"tensor '{name}' has no place in a {model.config.model_type} of this config",

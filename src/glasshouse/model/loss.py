@@ -40,6 +40,50 @@ def head_loss(
     return _forward(targets, factors)
 
 
+def target_losses(
+    hidden: Tensor, weight: Tensor, targets: Tensor, low_rank: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """-log softmax(hidden @ weight.T)[target] of each position by itself, in nats, (tokens,) float32.
+
+    Arguments as for `head_loss`, but every target counts. What the caller makes of the losses decides how
+    much each weighs, so for the backward pass the slopes of all are kept, (tokens, vocab) in hidden's dtype.
+    """
+    return _TargetLosses.apply(torch.is_grad_enabled(), targets, hidden, weight, *(low_rank or ()))
+
+
+class _TargetLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, wanted: bool, targets: Tensor, *factors: Tensor) -> Tensor:
+        pairs = [(rows, m.to(rows.dtype)) for rows, m in zip(factors[::2], factors[1::2], strict=True)]
+        (hidden, weight), *more = pairs
+        slopes = hidden.new_empty(len(targets) if wanted else 0, len(weight))
+        losses = torch.empty(len(targets), dtype=torch.float32, device=targets.device)
+        for start in range(0, len(targets), CHUNK_TOKENS):
+            chunk = slice(start, start + CHUNK_TOKENS)
+            logits = hidden[chunk] @ weight.T  # (chunk, vocab)
+            for rows, matrix in more:
+                logits.addmm_(rows[chunk], matrix.T)
+            losses[chunk], slope = _cross_entropy(logits, targets[chunk])
+            if wanted:
+                slopes[chunk] = slope
+        ctx.save_for_backward(slopes, *factors)
+        return losses
+
+    @staticmethod
+    def backward(ctx, by_losses: Tensor):  # type: ignore[override]
+        slopes, *factors = ctx.saved_tensors
+        slope = slopes * by_losses[:, None].to(slopes.dtype)
+        grads: list[Tensor | None] = [None, None]
+        for i, factor in enumerate(factors):
+            if not ctx.needs_input_grad[i + 2]:
+                grads.append(None)
+            elif i % 2 == 0:  # rows: by the matrix
+                grads.append(slope @ factors[i + 1].to(slope.dtype))
+            else:
+                grads.append((slope.T @ factors[i - 1]).to(factor.dtype))
+        return tuple(grads)
+
+
 def _forward(
     targets: Tensor, factors: Sequence[Tensor], grads: Sequence[tuple[Tensor, Tensor | None]] = ()
 ) -> Tensor:

@@ -13,7 +13,7 @@ from glasshouse.model.config import ModelConfig
 from glasshouse.model.documents import Spans, find_documents, find_spans
 from glasshouse.model.experts import SparseMLP, balance_loss, z_loss
 from glasshouse.model.layers import MLP, Embedding, GatedMLP, Linear, norm
-from glasshouse.model.loss import IGNORED, head_loss
+from glasshouse.model.loss import IGNORED, head_loss, target_losses
 from glasshouse.model.positions import sinusoids
 from glasshouse.model.rope import Rope
 
@@ -254,6 +254,23 @@ class Transformer(nn.Module):
         if routing:
             loss = loss + self._router_loss(routing, segments) * (targets != IGNORED).sum()
         return loss
+
+    def target_logprobs(
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        segments: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Log-probabilities in nats of the targets that are not -100, row by row: (counted,) float32.
+
+        As `loss` takes them, but each by itself, for objectives that weigh them; without router losses.
+        """
+        hidden = self.hidden(ids, positions, segments).flatten(0, 1)
+        counted = (targets.flatten() != IGNORED).nonzero()[:, 0]
+        hidden = hidden.index_select(0, counted)
+        low_rank = None if self.config.tie_word_embeddings else self.lm_head.low_rank(hidden)
+        return -target_losses(hidden, self.head_weight, targets.flatten()[counted], low_rank)
 
     def _router_loss(self, routing: list[Tensor], segments: Tensor | None) -> Tensor:
         """The mean over layers of the weighted load-balancing and z-losses, over real tokens."""

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 
-MODEL_STAGES = ("pretrain", "context", "sft")
-"""Stages that leave a model, in their order. To come after sft: reward, ppo / dpo / grpo, constitution,
-calibrate."""
+MODEL_STAGES = ("pretrain", "context", "sft", "dpo")
+"""Stages that leave a model, in their order. To come after sft: ppo / grpo, constitution, calibrate."""
+
+TRAINING_STAGES = ("pretrain", "context", "sft", "reward", "dpo")
+"""Those and the reward model, which judges replies and writes none."""
 
 REMOTE = ("http://", "https://", "openai:", "anthropic:")
 

@@ -12,7 +12,7 @@ from glasshouse.core.errors import DataError, UsageError
 from glasshouse.core.seeds import derive
 from glasshouse.core.storage import hash_file, hash_folder
 from glasshouse.model import read_config
-from glasshouse.pipeline.models import MODEL_STAGES, resolve_model
+from glasshouse.pipeline.models import MODEL_STAGES, TRAINING_STAGES, resolve_model
 from glasshouse.pipeline.recipe import STAGES, Recipe, section_settings
 from glasshouse.pipeline.record import stage_key
 from glasshouse.world import CONVERSATION_FIELDS
@@ -68,7 +68,7 @@ def plan(recipe: Recipe) -> list[Step]:
         rows = _hashes(recipe.sft.data)
 
     start = {"model": recipe.model.model_dump(mode="json")} if recipe.model is not None else {}
-    model_steps = [stage for stage in MODEL_STAGES if getattr(recipe, stage) is not None]
+    model_steps = [stage for stage in TRAINING_STAGES if getattr(recipe, stage) is not None]
 
     def add_evaluation(model: str, until: str, config: dict[str, Any], **rest: Any) -> None:
         if recipe.evaluate is None:
@@ -89,7 +89,9 @@ def plan(recipe: Recipe) -> list[Step]:
     for i, stage in enumerate(model_steps):
         section = getattr(recipe, stage)
         config = _training_settings(section)
-        inputs, user_files = [model_steps[i - 1]] if i else [], {} if i else base
+        # A reward model is no policy: what comes after it starts from the model before.
+        inputs = [before for before in model_steps[:i] if before in MODEL_STAGES][-1:]
+        user_files = {} if inputs else base
         if stage == "pretrain":
             config, inputs = {"model": start.get("model"), **config}, ["corpus", "tokenizer"]
         if stage == "context":
@@ -99,9 +101,13 @@ def plan(recipe: Recipe) -> list[Step]:
             config.update(world if not section.data else {})
             inputs += ["corpus"] if section.replay else []
             user_files = {**user_files, **_hashes(section.data)}
+        if stage in ("reward", "dpo"):
+            config.pop("data")
+            user_files = {**user_files, **_hashes(section.data)}
         seed = stage_seed(recipe, stage)
         add(stage, stage, config, inputs, seed=seed, user_files=user_files)
-        add_evaluation(stage, stage, {})
+        if stage in MODEL_STAGES:
+            add_evaluation(stage, stage, {})
     if recipe.evaluate is not None and recipe.evaluate.baselines and recipe.world is not None:
         add_evaluation("baselines", "evaluate", world, user_files=base)
     return list(steps.values())

@@ -23,17 +23,18 @@ from pydantic import Field, model_validator
 from glasshouse.core.config import Config, apply_overrides, load_yaml, nearest
 from glasshouse.core.errors import ConfigError
 from glasshouse.model import ModelConfig, read_config
-from glasshouse.pipeline.models import MODEL_STAGES, resolve_model
+from glasshouse.pipeline.models import TRAINING_STAGES, resolve_model
 from glasshouse.pipeline.stages.context import ContextStage
 from glasshouse.pipeline.stages.corpus import CorpusConfig
 from glasshouse.pipeline.stages.evaluate import EvaluateConfig
+from glasshouse.pipeline.stages.preferences import DPOStage, RewardStage
 from glasshouse.pipeline.stages.pretrain import PretrainStage
 from glasshouse.pipeline.stages.report import ReportConfig
 from glasshouse.pipeline.stages.sft import SFTStage
 from glasshouse.pipeline.stages.tokenizer import TokenizerConfig
 from glasshouse.world import WorldConfig
 
-STAGES = ("corpus", "tokenizer", *MODEL_STAGES, "evaluate", "report")
+STAGES = ("corpus", "tokenizer", *TRAINING_STAGES, "evaluate", "report")
 
 
 class Recipe(Config):
@@ -51,6 +52,8 @@ class Recipe(Config):
     pretrain: PretrainStage | None = None
     context: ContextStage | None = None
     sft: SFTStage | None = None
+    reward: RewardStage | None = None
+    dpo: DPOStage | None = None
     evaluate: EvaluateConfig | None = None
     report: ReportConfig | None = None
 
@@ -120,14 +123,18 @@ class Recipe(Config):
                 "evaluate has nothing to ask",
                 fix="set sft.validation_fraction=0.05, or add a corpus or a world to the recipe",
             )
+        for name in ("reward", "dpo"):
+            if getattr(self, name) is not None and self.base is None and self.pretrain is None:
+                raise ConfigError(f"{name} has no model to start from", fix="name one: base: MODEL")
         self._rows_fit_the_context()
         return self
 
     def _rows_fit_the_context(self) -> None:
-        for name, stage in (("pretrain", self.pretrain), ("sft", self.sft)):
+        stages = {"pretrain": self.pretrain, "sft": self.sft, "reward": self.reward, "dpo": self.dpo}
+        for name, stage in stages.items():
             context = self.model.max_position_embeddings if self.model is not None else None
             key = "model.max_position_embeddings"
-            if name == "sft" and self.context is not None and self.context.scaling != "dynamic":
+            if name != "pretrain" and self.context is not None and self.context.scaling != "dynamic":
                 context, key = self.context.max_position_embeddings, "context.max_position_embeddings"
             if stage is not None and context is not None and stage.sequence_length > context:
                 raise ConfigError(
@@ -167,7 +174,8 @@ def _on_its_base(settings: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     folder = resolve_model(base)
     result = {**settings, "base": str(folder)}
     context = read_config(folder).max_position_embeddings
-    for name, stage in (("pretrain", PretrainStage), ("sft", SFTStage)):
+    stages = {"pretrain": PretrainStage, "sft": SFTStage, "reward": RewardStage, "dpo": DPOStage}
+    for name, stage in stages.items():
         section = settings.get(name)
         if not isinstance(section, Mapping):
             continue

@@ -11,7 +11,7 @@ from typing import Any
 from glasshouse.core.config import load_yaml
 from glasshouse.core.errors import DataError, UsageError
 from glasshouse.core.storage import read_json
-from glasshouse.pipeline.models import MODEL_STAGES
+from glasshouse.pipeline.models import MODEL_STAGES, TRAINING_STAGES
 from glasshouse.pipeline.record import Record
 from glasshouse.pipeline.run_folder import RunFolder
 
@@ -50,7 +50,7 @@ class Summary:
     def records(self) -> dict[str, Record]:
         """Every stage and evaluation by its folder's name, in the order of the pipeline."""
         found = RunFolder(self.path).records()
-        order = ["corpus", "tokenizer", *MODEL_STAGES]
+        order = ["corpus", "tokenizer", *TRAINING_STAGES]
         order += [f"evaluation/{model}" for model in (*MODEL_ORDER, "baselines")]
         return {name: found[name] for name in order if name in found}
 
@@ -97,6 +97,12 @@ class Summary:
     def windows(self) -> dict[str, Any]:
         """Of a context stage: both windows, and bits per byte by position; see its `measure`."""
         path = self.path / "context" / "windows.json"
+        return read_json(path) if path.is_file() else {}
+
+    @cached_property
+    def reward_quality(self) -> dict[str, Any]:
+        """Of a reward model on held-out pairs; see `alignment.reward_quality.judge`."""
+        path = self.path / "reward" / "held_out.json"
         return read_json(path) if path.is_file() else {}
 
     def cost(self, record: Record) -> float | None:

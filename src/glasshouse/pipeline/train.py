@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from glasshouse.core.config import apply_overrides
 from glasshouse.pipeline.models import resolve_model
@@ -26,6 +27,25 @@ def train_sft(
         "sft": apply_overrides({"data": list(data)}, settings),
     }
     return run_recipe(Recipe.parse(recipe, "train sft"), out=out)
+
+
+def train_on_pairs(
+    stage: Literal["reward", "dpo"],
+    model: str,
+    data: Iterable[str],
+    out: str | Path,
+    settings: Iterable[str] = (),
+    device: str | None = None,
+) -> Run:
+    """Train on preference pairs from MODEL; `settings` are those of RewardStage or DPOStage, "epochs=2"."""
+    recipe = {
+        "name": stage,
+        "base": str(resolve_model(model)),
+        "device": device or "auto",
+        stage: apply_overrides({"data": list(data)}, settings),
+        "report": {},
+    }
+    return run_recipe(Recipe.parse(recipe, f"train {stage}"), out=out)
 
 
 def train_pretrain(

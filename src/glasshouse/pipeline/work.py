@@ -60,6 +60,10 @@ class Work:
                 return self._context(step, out)
             case "sft":
                 return self._sft(step, out)
+            case "reward":
+                return self._reward(step, out)
+            case "dpo":
+                return self._dpo(step, out)
         raise AssertionError(f"no stage {step.name}")
 
     def _corpus(self, out: Path) -> dict[str, Any]:
@@ -94,6 +98,16 @@ class Work:
         config = self._here(self.recipe.sft, "sft")
         corpus = self.folder.stage("corpus") if self.recipe.corpus is not None and config.replay else None
         return sft(config, self._model_before(step), self._rows, out, corpus)
+
+    def _reward(self, step: Step, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.preferences import reward
+
+        return reward(self._here(self.recipe.reward, "reward"), self._model_before(step), out)
+
+    def _dpo(self, step: Step, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.preferences import dpo
+
+        return dpo(self._here(self.recipe.dpo, "dpo"), self._model_before(step), out)
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         """What sft learns from and holds out, from the beginning."""

@@ -162,6 +162,7 @@ class _Run:
         self.tokens = 0  # real tokens trained on, padding apart
         self.seconds = 0.0
         self.since_log = {"loss_sum": 0.0, "count": 0, "tokens": 0}
+        self.sums: dict[str, float] = {}  # of the objective's other metrics, since the last row too
 
     def prepare_compilation(self) -> None:
         """Compile the blocks as the first start chose, or choose now."""
@@ -197,6 +198,7 @@ class _Run:
             "tokens": self.tokens,
             "seconds": self.seconds,
             "since_log": self.since_log,
+            "sums": self.sums,
         }
         if isinstance(self.objective, OnPolicy):
             progress["objective"] = self.objective.state()
@@ -212,7 +214,7 @@ class _Run:
             progress = checkpoint.progress
             self.step = self.saved = checkpoint.step
             self.tokens, self.seconds = progress["tokens"], progress["seconds"]
-            self.since_log = progress["since_log"]
+            self.since_log, self.sums = progress["since_log"], progress.get("sums", {})
             if isinstance(self.objective, OnPolicy):
                 self.objective.restore(progress["objective"])
         self.metrics = MetricsFile(self.out / "metrics.jsonl", self.step)
@@ -242,12 +244,15 @@ class _Run:
                         "tokens_per_second": round(self.since_log["tokens"] / (now - logged), 1),
                         "flops": self.tokens * self.flops_per_token,
                     }
+                    row |= {
+                        name: total / max(1, self.since_log["count"]) for name, total in self.sums.items()
+                    }
                     if evaluating and evaluate is not None:
                         row |= self.evaluated(evaluate)
                     if isinstance(self.objective, OnPolicy):
                         row |= self.objective.metrics()
                     self.metrics.append(row)
-                    self.since_log = {"loss_sum": 0.0, "count": 0, "tokens": 0}
+                    self.since_log, self.sums = {"loss_sum": 0.0, "count": 0, "tokens": 0}, {}
                     logged = time.perf_counter()
                 progress.update(self.step * config.batch_tokens, loss=f"{loss:.3f}")
                 self.seconds = before + time.perf_counter() - start
@@ -300,7 +305,8 @@ class _Run:
         batch = self.objective.batch(self.step).to(self.environment.device)
         if self.has_dropout:  # what is left out is a function of the step, as the batch is
             torch.manual_seed(derive(config.seed, "dropout", self.step))
-        total = float(self.gradients(batch))
+        loss_sum, metrics = self.gradients(batch)
+        total = float(loss_sum)
         norm = float(clip_gradients(self.trained, config.grad_clip))
         count = max(1, batch.count)
         self.check_finite("the loss", total / count)
@@ -318,16 +324,21 @@ class _Run:
         self.since_log["loss_sum"] += total
         self.since_log["count"] += batch.count
         self.since_log["tokens"] += batch.tokens
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
         return total / count, norm, config.muon_lr * factor
 
-    def gradients(self, batch: TrainingBatch) -> Tensor:
-        """Accumulate the gradient of the mean loss over micro-batches; returns the summed loss."""
+    def gradients(self, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Accumulate the gradient of the mean loss over micro-batches; returns summed loss and metrics."""
         loss_sum = torch.zeros((), device=self.environment.device)
+        metrics: dict[str, Tensor] = {}
         for micro in batch.split(self.config.micro_batch_rows):
-            part = self.objective.loss(self.model, micro).loss_sum
-            (part / max(1, batch.count)).backward()
-            loss_sum += part.detach()
-        return loss_sum
+            part = self.objective.loss(self.model, micro)
+            (part.loss_sum / max(1, batch.count)).backward()
+            loss_sum += part.loss_sum.detach()
+            for name, value in part.metrics.items():
+                metrics[name] = metrics[name] + value if name in metrics else value
+        return loss_sum, metrics
 
     def forget_gradients(self) -> None:
         for parameter in self.trained:

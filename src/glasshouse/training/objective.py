@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
@@ -17,10 +17,15 @@ from glasshouse.model import Transformer
 
 @dataclass(frozen=True)
 class LossSum:
-    """`loss_sum`, a scalar tensor with its gradient, over `count` targets."""
+    """`loss_sum`, a scalar tensor with its gradient, over `count` targets.
+
+    `metrics` are other sums over the same targets, scalars without gradient: the metrics file tells their
+    means.
+    """
 
     loss_sum: Tensor
     count: int
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class TrainingBatch(Protocol):

@@ -1,0 +1,66 @@
+"""reward and dpo: what is learnt from preference pairs of the user's files.
+
+reward/pairs/ dpo/pairs/                 the encoded pairs; held_out/: those that it does not learn from
+reward/model/ state/ metrics.jsonl       a reward model; reward/held_out.json: how good it is
+dpo/model/ state/ metrics.jsonl          a policy; with lora also dpo/adapter/
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from glasshouse.alignment.dpo import DPOConfig
+from glasshouse.alignment.dpo import dpo as optimise
+from glasshouse.alignment.reward_model import RewardConfig, reward_model
+from glasshouse.core.config import Config
+from glasshouse.core.progress import say
+from glasshouse.core.seeds import derive
+from glasshouse.files import read_preferences
+
+Pair = Mapping[str, Any]
+
+
+class PreferenceData(Config):
+    data: tuple[str, ...] = Field(min_length=1)
+    """The user's pairs: files or folders."""
+    validation_fraction: float = Field(0.1, ge=0, lt=0.5)
+    """Share of the prompts, with all their pairs, that is kept from training to measure on."""
+
+
+class RewardStage(RewardConfig, PreferenceData):
+    pass
+
+
+class DPOStage(DPOConfig, PreferenceData):
+    pass
+
+
+def reward(config: RewardStage, model: Path, out: Path) -> dict[str, Any]:
+    """Train a reward model on the folder `model`; returns summary, counts and quality."""
+    learnt, held_out = split(read_preferences(config.data), config.validation_fraction)
+    return reward_model(model, learnt, out, config, held_out)
+
+
+def dpo(config: DPOStage, model: Path, out: Path) -> dict[str, Any]:
+    """Train the policy in the folder `model` on pairs; returns summary and counts."""
+    learnt, held_out = split(read_preferences(config.data), config.validation_fraction)
+    return optimise(model, learnt, out, config, held_out)
+
+
+def split(pairs: Iterable[Pair], fraction: float) -> tuple[list[Pair], list[Pair]]:
+    """(what is learnt from, what is held out): pairs of one prompt stay together.
+
+    Chosen by the prompt alone, so that another order or more rows move none from one side to the other.
+    """
+    parts: tuple[list[Pair], list[Pair]] = [], []
+    for pair in pairs:
+        number = derive(0, json.dumps(pair["prompt"], sort_keys=True)) / (1 << 63)
+        parts[number < fraction].append(pair)
+    if fraction and not parts[1]:
+        say("notice: no prompt happened to be held out of so few, so nothing measures the model on them")
+    return parts
