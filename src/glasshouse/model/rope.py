@@ -42,9 +42,12 @@ class Rope:
             raise IndexError(f"position {length - 1} lies beyond the context of {self.config.context}")
         wanted = self._size(length)
         if wanted != self._made_for or self._cos.device != device:
-            rates, factor = frequencies(self.config, length)
-            angles = torch.arange(wanted, dtype=torch.float32, device=device)[:, None] * rates.to(device)
-            self._cos, self._sin = angles.cos() * factor, angles.sin() * factor
+            with torch.inference_mode(
+                False
+            ):  # an engine may ask first, and training go on with the same table
+                rates, factor = frequencies(self.config, length)
+                angles = torch.arange(wanted, dtype=torch.float32, device=device)[:, None] * rates.to(device)
+                self._cos, self._sin = angles.cos() * factor, angles.sin() * factor
             self._made_for = wanted
         return self._cos, self._sin
 

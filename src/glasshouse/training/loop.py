@@ -6,7 +6,8 @@
 
 Killed at any moment, the same call continues from the newest checkpoint and ends with the same bits as
 an uninterrupted run on the same machine, threads and versions: batches and dropout are functions of the
-step, there is no other randomness, and what the sums depend on is frozen in state/environment.json.
+step (of an `OnPolicy` objective, of the step and the weights), there is no other randomness, and what the
+sums depend on is frozen in state/environment.json.
 Where part of the model is frozen, checkpoints hold only what is trained.
 """
 
@@ -32,7 +33,7 @@ from glasshouse.training.compilation import choose, compile_blocks, uncompiled
 from glasshouse.training.config import TrainingConfig
 from glasshouse.training.environment import Environment, applied, settle
 from glasshouse.training.metrics import MetricsFile
-from glasshouse.training.objective import Objective, TrainingBatch
+from glasshouse.training.objective import Objective, OnPolicy, TrainingBatch
 from glasshouse.training.optimizers import AdamW, Muon, clip_gradients, split_parameters
 from glasshouse.training.schedule import warmup_stable_decay
 
@@ -175,10 +176,14 @@ class _Run:
 
     def one_pass(self) -> None:
         """Forward and backward of the first batch, to be timed; the weights stay."""
+        state = self.objective.state() if isinstance(self.objective, OnPolicy) else {}
+        self.sample(0)
         batch = self.objective.batch(0).to(self.environment.device)
         self.gradients(batch)
         float(clip_gradients(self.trained, 0.0))  # waits for an asynchronous device
         self.forget_gradients()
+        if isinstance(self.objective, OnPolicy):
+            self.objective.restore(state)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -195,6 +200,8 @@ class _Run:
             "since_log": self.since_log,
             "sums": self.sums,
         }
+        if isinstance(self.objective, OnPolicy):
+            progress["objective"] = self.objective.state()
         self.checkpoints.save(self.step, self._tensors(), progress)
         self.saved = self.step
 
@@ -208,6 +215,8 @@ class _Run:
             self.step = self.saved = checkpoint.step
             self.tokens, self.seconds = progress["tokens"], progress["seconds"]
             self.since_log, self.sums = progress["since_log"], progress.get("sums", {})
+            if isinstance(self.objective, OnPolicy):
+                self.objective.restore(progress["objective"])
         self.metrics = MetricsFile(self.out / "metrics.jsonl", self.step)
 
     def steps_to_end(self, title: str, evaluate: Evaluate | None) -> dict[str, Any]:
@@ -240,12 +249,15 @@ class _Run:
                     }
                     if evaluating and evaluate is not None:
                         row |= self.evaluated(evaluate)
+                    if isinstance(self.objective, OnPolicy):
+                        row |= self.objective.metrics()
                     self.metrics.append(row)
                     self.since_log, self.sums = {"loss_sum": 0.0, "count": 0, "tokens": 0}, {}
                     logged = time.perf_counter()
                 progress.update(self.step * config.batch_tokens, loss=f"{loss:.3f}")
                 self.seconds = before + time.perf_counter() - start
-                if not last and time.perf_counter() - last_save >= config.checkpoint_every_seconds:
+                due = time.perf_counter() - last_save >= config.checkpoint_every_seconds
+                if due and not last and self.begins(self.step):
                     self.save()
                     last_save = time.perf_counter()
         return {
@@ -274,9 +286,22 @@ class _Run:
                 fix=f"lower the learning rates or set grad_clip; the last good checkpoint: step {self.saved}",
             )
 
+    def begins(self, step: int) -> bool:
+        """Whether nothing but the weights decides this step's batch, so that a run can continue here."""
+        return not isinstance(self.objective, OnPolicy) or self.objective.begins(step)
+
+    def sample(self, step: int) -> None:
+        """Let the model write this step's data, if the objective learns from its own samples."""
+        if isinstance(self.objective, OnPolicy) and self.objective.begins(step):
+            self.model.eval()
+            with uncompiled(bool(self.environment.compile)):
+                self.objective.sample(self.model, step)
+            self.model.train()
+
     def one_step(self) -> tuple[float, float, float]:
         """One optimizer step; returns (mean loss, gradient norm, Muon's learning rate)."""
         config = self.config
+        self.sample(self.step)
         batch = self.objective.batch(self.step).to(self.environment.device)
         if self.has_dropout:  # what is left out is a function of the step, as the batch is
             torch.manual_seed(derive(config.seed, "dropout", self.step))

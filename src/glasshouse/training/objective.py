@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -65,6 +65,33 @@ class Objective(Protocol[B]):
 
     def identity(self) -> dict[str, Any]:
         """What the batches depend on, as JSON: a resumed run must find it unchanged."""
+        ...
+
+
+@runtime_checkable
+class OnPolicy(Protocol):
+    """What an objective has besides, when the model in training writes its data itself.
+
+    Its `batch(step)` is a pure function of the step, and of the weights and the `state` at the newest step
+    that `begins`. The loop keeps checkpoints of such steps only: whoever continues samples the same again.
+    """
+
+    def begins(self, step: int) -> bool:
+        """Whether data is sampled anew before this step; always true of step 0."""
+        ...
+
+    def sample(self, model: Transformer, step: int) -> None:
+        """Write the data of this step and of those up to the next that begins."""
+        ...
+
+    def state(self) -> dict[str, float]:
+        """What the next samples depend on beside step and weights, such as a coefficient that adapts."""
+        ...
+
+    def restore(self, state: dict[str, float]) -> None: ...
+
+    def metrics(self) -> dict[str, float]:
+        """About the newest data and the newest step on it, for the row of metrics."""
         ...
 
 

@@ -1,0 +1,192 @@
+"""Proximal policy optimisation from a reward (arXiv:1707.06347, as in InstructGPT, arXiv:2203.02155).
+
+Each set of rollouts: replies to some prompts, a reward for each from the judge (a reward model, or a
+program), less a KL penalty at every token; advantages by GAE from a value head on the policy's trunk; and
+`updates` steps on them, each on one of `minibatches` parts.
+
+    out/model/ state/    what the training loop leaves; the model is saved without its value head
+    out/metrics.jsonl    beside the loop's columns, of the newest rollouts: reward_proxy, reward_gold, kl and
+                         kl_k3 (nats a reply), kl_coef, entropy (nats a token), reply_tokens, ended (share),
+                         explained_variance (of the returns, before learning), clipped_fraction
+
+Weights, step, seed and the KL coefficient decide the rollouts; all are in a checkpoint, so a killed run
+continues exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from glasshouse.alignment.advantages import gae, token_rewards, whiten
+from glasshouse.alignment.diagnostics import explained_variance, tell_alarms
+from glasshouse.alignment.experience import ReplyBatch, RolloutConfig, Sampler
+from glasshouse.alignment.judge import Judge
+from glasshouse.alignment.kl import AdaptiveCoefficient, FixedCoefficient, k1
+from glasshouse.alignment.ppo_loss import entropy, is_clipped, policy_loss, value_loss
+from glasshouse.alignment.prompts import Prompts
+from glasshouse.alignment.value_head import add_value_head, remove_value_head, score_values, values_of
+from glasshouse.data import IGNORE
+from glasshouse.model import Transformer, load, save
+from glasshouse.tokenizer import Tokenizer
+from glasshouse.training import LossSum, train
+
+
+class PPOConfig(RolloutConfig):
+    """How replies are sampled, and how PPO learns from them."""
+
+    group: int = Field(1, ge=1)  # replies to each prompt
+    updates: int = Field(4, gt=0)  # steps on each set of rollouts
+    minibatches: int = Field(1, gt=0)  # parts of a set; each step takes the next one
+    kl_target: float | None = Field(None, gt=0)  # nats a reply, to which kl_coef adapts; None: it stays
+    gamma: float = Field(1.0, gt=0, le=1)
+    lam: float = Field(0.95, ge=0, le=1)  # of GAE
+    value_coef: float = Field(0.1, ge=0)
+    value_clip: float | None = Field(0.2, gt=0)  # None: no clip
+    entropy_coef: float = Field(0.0, ge=0)
+    whiten_rewards: bool = False  # to variance 1, the mean kept
+    whiten_advantages: bool = True
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.updates % self.minibatches or self.rows_per_batch % self.minibatches:
+            raise ValueError(
+                f"{self.minibatches} minibatches must divide {self.updates} updates and "
+                f"{self.rows_per_batch} replies, or some would be learnt from more often"
+            )
+        if self.kl_target is not None and not self.kl_coef:
+            raise ValueError("a kl_coef of 0 cannot adapt to kl_target: factors leave it 0")
+        return self
+
+
+@dataclass(frozen=True)
+class PPOBatch(ReplyBatch):
+    """Rollouts with what the loss needs, all (replies, tokens)."""
+
+    old_logprobs: Tensor
+    old_values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+class PPO:
+    """The objective: an `Objective` and `OnPolicy` (training/objective.py) for a model with a value head."""
+
+    def __init__(self, sampler: Sampler, config: PPOConfig) -> None:
+        """`sampler` needs a reference: the KL is measured even where it costs nothing."""
+        assert sampler.reference is not None
+        self.sampler, self.config = sampler, config
+        self.coefficient: FixedCoefficient | AdaptiveCoefficient = FixedCoefficient(config.kl_coef)
+        if config.kl_target is not None:
+            self.coefficient = AdaptiveCoefficient(config.kl_coef, config.kl_target)
+        self._batch: PPOBatch | None = None
+        self._about: dict[str, float] = {}  # the newest rollouts
+        self._clipped = self._tokens = 0  # of the newest step
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return len(self.sampler.prompts) / self.config.prompts_at_once * self.config.updates
+
+    def check(self, model: Transformer) -> None:
+        self.sampler.check(model)
+
+    def identity(self) -> dict[str, Any]:
+        return {"objective": "ppo", **self.sampler.identity()}
+
+    def begins(self, step: int) -> bool:
+        return step % self.config.updates == 0
+
+    def state(self) -> dict[str, float]:
+        return {"kl_coef": self.coefficient.value}
+
+    def restore(self, state: dict[str, float]) -> None:
+        if isinstance(self.coefficient, AdaptiveCoefficient):
+            assert self.config.kl_target is not None
+            self.coefficient = AdaptiveCoefficient(state["kl_coef"], self.config.kl_target)
+
+    def sample(self, model: Transformer, step: int) -> None:
+        config = self.config
+        new = self.sampler.experience(model, step // config.updates)
+        rows, mask = new.rows, new.rows.mask
+        assert new.reference_logprobs is not None
+        kl = k1(new.logprobs, new.reference_logprobs)
+        rewards = token_rewards(new.rewards.flatten(), kl, mask, self.coefficient.value)
+        if config.whiten_rewards:
+            rewards = whiten(rewards, mask, keep_mean=True)
+        values = score_values(model, rows.inputs, rows.segments, config.micro_batch_rows)
+        advantages, returns = gae(rewards, values, mask, config.gamma, config.lam)
+        self._about = {**new.about, "kl_coef": self.coefficient.value}
+        explained = explained_variance(values, returns, mask)
+        if not math.isnan(explained):
+            self._about["explained_variance"] = explained
+        if config.whiten_advantages:
+            advantages = whiten(advantages, mask)
+        self._batch = PPOBatch(
+            rows.inputs, rows.targets, rows.segments, new.logprobs, values, advantages, returns
+        )
+        self.coefficient = self.coefficient.after(new.about["kl"])
+
+    def batch(self, step: int) -> PPOBatch:
+        assert self._batch is not None, "the loop samples before it asks"
+        self._clipped = self._tokens = 0
+        part, parts = step % self.config.updates % self.config.minibatches, self.config.minibatches
+        return self._batch.each(lambda tensor: tensor[part::parts])
+
+    def loss(self, model: Transformer, batch: PPOBatch) -> LossSum:
+        """Summed over the replies' tokens: policy + value_coef · value - entropy_coef · entropy."""
+        config, mask = self.config, batch.targets != IGNORE
+        states = model.hidden(batch.inputs, segments=batch.segments)[mask.nonzero(as_tuple=True)]
+        logits = model.head(states).float()  # (tokens, vocab); all that follows is (tokens,)
+        logprobs = logits.gather(-1, batch.targets[mask][:, None])[:, 0] - logits.logsumexp(-1)
+        old, advantages = batch.old_logprobs[mask], batch.advantages[mask]
+        loss = policy_loss(logprobs, old, advantages, config.clip, config.clip_high)
+        if config.value_coef:
+            values = values_of(model, states)
+            error = value_loss(values, batch.old_values[mask], batch.returns[mask], config.value_clip)
+            loss = loss + config.value_coef * error
+        if config.entropy_coef:
+            loss = loss - config.entropy_coef * entropy(logits)
+        self._clipped += int(is_clipped(logprobs, old, advantages, config.clip, config.clip_high).sum())
+        self._tokens += len(loss)
+        return LossSum(loss.sum(), batch.count)
+
+    def metrics(self) -> dict[str, float]:
+        return {**self._about, "clipped_fraction": self._clipped / max(1, self._tokens)}
+
+
+def ppo(
+    model_folder: str | Path,
+    examples: Iterable[Mapping[str, Any]],
+    judge: Judge,
+    out: str | Path,
+    config: PPOConfig,
+    *,
+    gold: Judge | None = None,
+) -> dict[str, Any]:
+    """Train the Hugging Face folder `model_folder` by the judge's rewards; returns the loop's summary.
+
+    `examples`: {"prompt": [messages]} and whatever else the judge wants to know. Prompts that leave no room
+    for `max_new_tokens` in a row are left out and counted. `gold` is only measured, never trained on. The
+    summary's "alarms" tell what went wrong (diagnostics.py). Raises DataError for an empty prompt, or when
+    none is left.
+    """
+    out = Path(out)
+    tokenizer = Tokenizer.load(model_folder)
+    prompts = Prompts.encode(examples, tokenizer, config.sequence_length - config.max_new_tokens)
+    model, reference = load(model_folder), load(model_folder).eval()
+    add_value_head(model)
+
+    def save_model(trained: Transformer, folder: Path) -> None:
+        remove_value_head(trained)
+        save(trained, tokenizer, folder)
+
+    sampler = Sampler(prompts, tokenizer, judge, config, reference, gold)
+    summary = train(model, PPO(sampler, config), config, out, title="ppo", save_model=save_model)
+    found = [vars(alarm) for alarm in tell_alarms(out / "metrics.jsonl")]
+    return {**summary, "prompts": len(prompts), "left_out": prompts.left_out, "alarms": found}

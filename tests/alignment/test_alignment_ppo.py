@@ -1,0 +1,201 @@
+"""PPO in the one loop: the loss of its definition, a policy that learns, and runs that continue exactly."""
+
+import json
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from glasshouse.alignment.experience import Sampler
+from glasshouse.alignment.judge import Judge
+from glasshouse.alignment.ppo import PPO, PPOConfig, ppo
+from glasshouse.alignment.prompts import Prompts
+from glasshouse.alignment.value_head import add_value_head, remove_value_head, score_values
+from glasshouse.core.errors import ConfigError, InterruptedRunError
+from glasshouse.model import ModelConfig, initialise, load, save
+from glasshouse.tokenizer import Tokenizer
+from glasshouse.training.metrics import TIMING_FIELDS
+
+EXAMPLES = [{"prompt": [{"role": "user", "content": text}]} for text in ("Hi", "Say a", "Go", "More")]
+
+
+def count_low(example, reply):
+    """More than half of what an untrained model says is not ASCII: there is something to learn."""
+    return sum(character < "\x80" for character in reply) / max(1, len(reply))
+
+
+LOW = Judge("plain characters", count_low)
+
+
+STEPS = ("muon_lr", "embed_lr", "head_lr", "scalar_lr")
+
+
+def settings(**changes):
+    plain = {
+        "sequence_length": 48,
+        "batch_tokens": 16 * 48,
+        "max_new_tokens": 8,
+        "tokens": 8 * 16 * 48,
+        "updates": 2,
+        "dtype": "float32",
+        "device": "cpu",
+        **dict.fromkeys(STEPS, 0.01),
+    }
+    return PPOConfig.parse(plain | changes)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """An untrained model with plain bytes."""
+    tokenizer = Tokenizer.train([], 265)
+    shape = {
+        "vocab_size": tokenizer.vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "max_position_embeddings": 64,
+    }
+    folder = tmp_path_factory.mktemp("base") / "model"
+    save(initialise(ModelConfig.parse(shape), seed=0), tokenizer, folder)
+    return folder
+
+
+def rows_of(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMING_FIELDS} for line in lines]
+
+
+def shaken(base, seed, size):
+    """The base with other weights, and a value head that says something."""
+    model = load(base)
+    add_value_head(model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += size * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def test_a_tiny_model_learns_what_the_judge_rewards(base, tmp_path):
+    """The reward rises far above chance; the saved model is a plain one."""
+    config = settings(tokens=60 * 16 * 48, kl_coef=0.001, **dict.fromkeys(STEPS, 0.02))
+    ppo(base, EXAMPLES, LOW, tmp_path, config)
+    rows = rows_of(tmp_path)
+    rewards = [row["reward_proxy"] for row in rows]
+    assert sum(rewards[:6]) / 6 < 0.7
+    assert sum(rewards[-6:]) / 6 > 0.85
+    assert (rows[0]["kl"], rows[0]["clipped_fraction"]) == (0, 0)
+    assert set(rows[0]) >= {"kl_coef", "explained_variance", "entropy", "reply_tokens", "kl_k3", "ended"}
+    names = {name for name, _ in load(tmp_path / "model").named_parameters()}
+    assert names == {name for name, _ in load(base).named_parameters()}
+
+
+def test_the_loss_is_its_definition(base):
+    """Rewards, GAE, whitening, both clips and entropy, token by token, from plain logits: within 1e-5."""
+    config = settings(kl_coef=0.3, entropy_coef=0.01, value_coef=0.5, gamma=0.9, lam=0.8)
+    old, reference, model = shaken(base, 1, 0.1), shaken(base, 2, 0.1), shaken(base, 1, 0.1)
+    tokenizer = Tokenizer.load(base)
+    remove_value_head(reference)
+    texts = []
+
+    def listening(example, reply):
+        texts.append(reply)
+        return count_low(example, reply)
+
+    prompts = Prompts.encode(EXAMPLES, tokenizer, 40)
+    objective = PPO(Sampler(prompts, tokenizer, Judge("low", listening), config, reference), config)
+    objective.sample(old, 0)
+    batch = objective.batch(0)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+        ours = objective.loss(model, batch)
+        logprobs = [
+            m(batch.inputs, segments=batch.segments).double().log_softmax(-1) for m in (model, old, reference)
+        ]
+        values = [score_values(m, batch.inputs, batch.segments).double() for m in (model, old)]
+    rows = []  # for each token of each reply: log-probabilities of the three, values of the two, entropy
+    for row in range(len(batch.inputs)):
+        tokens = []
+        for t in (batch.targets[row] >= 0).nonzero()[:, 0].tolist():
+            all_three = [float(x[row, t, batch.targets[row, t]]) for x in logprobs]
+            spread = -float((logprobs[0][row, t].exp() * logprobs[0][row, t]).sum())
+            tokens.append((*all_three, float(values[0][row, t]), float(values[1][row, t]), spread))
+        rows.append(tokens)
+    advantages, returns = [], []
+    for tokens, text in zip(rows, texts, strict=True):
+        rewards = [-0.3 * (old - ref) for _, old, ref, *_ in tokens]
+        rewards[-1] += count_low(None, text)
+        v = [token[4] for token in tokens] + [0.0]
+        deltas = [rewards[t] + 0.9 * v[t + 1] - v[t] for t in range(len(tokens))]
+        gains = [sum(0.72 ** (k - t) * deltas[k] for k in range(t, len(tokens))) for t in range(len(tokens))]
+        advantages += gains
+        returns += [gain + value for gain, value in zip(gains, v, strict=False)]
+    mean = sum(advantages) / len(advantages)
+    deviation = (sum((a - mean) ** 2 for a in advantages) / len(advantages)) ** 0.5
+    total = 0.0
+    flat = [token for tokens in rows for token in tokens]
+    for (new, before, _, value, old_value, spread), gain, aim in zip(flat, advantages, returns, strict=True):
+        advantage, ratio = (gain - mean) / deviation, math.exp(new - before)
+        total -= min(ratio * advantage, min(max(ratio, 0.8), 1.2) * advantage)
+        near = old_value + min(max(value - old_value, -0.2), 0.2)
+        total += 0.5 * max((value - aim) ** 2, (near - aim) ** 2) / 2 - 0.01 * spread
+    assert ours.count == len(flat)
+    assert float(ours.loss_sum) / ours.count == pytest.approx(total / len(flat), abs=1e-5)
+
+
+def test_each_step_takes_the_next_part_of_the_rollouts(base):
+    """Two minibatches hold all replies once; micro-batches of one add up to it."""
+    config = settings(minibatches=2, updates=4)
+    tokenizer = Tokenizer.load(base)
+    sampler = Sampler(Prompts.encode(EXAMPLES, tokenizer, 40), tokenizer, LOW, config, load(base).eval())
+    objective, model = PPO(sampler, config), shaken(base, 1, 0.1)
+    objective.sample(model, 0)
+    parts = [objective.batch(step) for step in range(4)]
+    assert [len(part.inputs) for part in parts] == [8, 8, 8, 8]
+    assert torch.equal(parts[0].inputs, parts[2].inputs)
+    assert not torch.equal(parts[0].inputs, parts[1].inputs)
+    with torch.no_grad():
+        pieces = sum(objective.loss(model, micro).loss_sum for micro in parts[0].split(3))
+        torch.testing.assert_close(pieces, objective.loss(model, parts[0]).loss_sum, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stopped_run_continues_with_the_same_bits(base, tmp_path):
+    """With a coefficient that adapts, minibatches, and a checkpoint wherever rollouts begin."""
+    config = settings(kl_target=1.0, minibatches=2, checkpoint_every_seconds=0)
+    ppo(base, EXAMPLES, LOW, tmp_path / "whole", config)
+    calls = 0
+
+    def stopping(example, reply):
+        nonlocal calls
+        calls += 1
+        if calls == 40:
+            raise KeyboardInterrupt
+        return count_low(example, reply)
+
+    with pytest.raises(InterruptedRunError):
+        ppo(base, EXAMPLES, Judge(LOW.name, stopping), tmp_path / "parts", config)
+    ppo(base, EXAMPLES, LOW, tmp_path / "parts", config)
+    whole, parts = rows_of(tmp_path / "whole"), rows_of(tmp_path / "parts")
+    assert whole == parts
+    assert len({row["kl_coef"] for row in whole}) > 1
+    files = [tmp_path / run / "model" / "model.safetensors" for run in ("whole", "parts")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"minibatches": 3}, "3 minibatches must divide"),
+        ({"kl_coef": 0, "kl_target": 6}, "cannot adapt"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(change, message):
+    """Before anything is loaded."""
+    with pytest.raises((ConfigError, ValidationError), match=message):
+        settings(**change)
