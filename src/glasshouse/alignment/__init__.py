@@ -1,4 +1,4 @@
-"""From a language model to an assistant: fine-tuning, reward models, DPO. (Principles come later.)"""
+"""From a language model to an assistant: fine-tuning, reward models, DPO, GRPO, PPO."""
 
 from glasshouse.alignment.sft import SFTConfig, sft
 
