@@ -88,7 +88,13 @@ def command(out: Path, *more: str) -> Glasshouse:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         cwd=out.parent,
+        preexec_fn=_heed_ctrl_c,
     )
+
+
+def _heed_ctrl_c() -> None:
+    """A shell that runs the tests in the background has its children ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
