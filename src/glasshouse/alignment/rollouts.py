@@ -124,14 +124,11 @@ def make_rows(replies: Sequence[Reply]) -> Rows:
 def token_logprobs(model: Transformer, inputs: Tensor, targets: Tensor, segments: Tensor) -> Tensor:
     """Log-probability in nats of each target, 0 where there is none: (replies, tokens), float32.
 
-    With a gradient where one is wanted. Logits are held at counted positions only, all at once.
+    With a gradient where one is wanted.
     """
-    hidden = model.hidden(inputs, segments=segments)
-    rows, columns = (targets != IGNORE).nonzero(as_tuple=True)
-    logits = model.head(hidden[rows, columns]).float()  # (counted, vocab)
-    target = targets[rows, columns][:, None]
-    picked = logits.gather(-1, target)[:, 0] - logits.logsumexp(-1)
-    return torch.zeros(targets.shape, device=picked.device).index_put((rows, columns), picked)
+    picked = model.target_logprobs(inputs, targets, segments)  # (counted,)
+    where = (targets != IGNORE).nonzero(as_tuple=True)
+    return torch.zeros(targets.shape, device=picked.device).index_put(where, picked)
 
 
 @torch.no_grad()
