@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from glasshouse.alignment.experience import Sampler
 from glasshouse.alignment.grpo import GRPO, GRPOConfig, grpo
-from glasshouse.alignment.judge import Judge
+from glasshouse.alignment.judge import Program
 from glasshouse.alignment.prompts import Prompts
 from glasshouse.core.errors import ConfigError, DataError, InterruptedRunError
 from glasshouse.model import ModelConfig, initialise, load, save
@@ -28,7 +28,7 @@ def count_low(example, reply):
     return sum(character < "\x80" for character in reply) / max(1, len(reply))
 
 
-LOW = Judge("plain characters", count_low)
+LOW = Program("plain characters", count_low)
 
 
 def settings(**changes):
@@ -98,7 +98,7 @@ def test_a_tiny_model_learns_what_the_judge_rewards(base, tmp_path):
 
 def test_a_policy_that_cheats_its_judge_sets_off_the_alarm(base, tmp_path):
     """What is meant falls while what is trained on rises: the summary names it, the step and both slopes."""
-    opposite = Judge("the opposite", lambda example, reply: 1 - count_low(example, reply))
+    opposite = Program("the opposite", lambda example, reply: 1 - count_low(example, reply))
     summary = grpo(base, EXAMPLES, LOW, tmp_path, settings(tokens=30 * 16 * 48, kl_coef=0), gold=opposite)
     (alarm,) = (alarm for alarm in summary["alarms"] if alarm["name"] == "reward_hacking")
     assert 20 <= alarm["step"] <= 30
@@ -176,7 +176,7 @@ def test_a_stopped_run_continues_with_the_same_bits(base, tmp_path, updates):
         return count_low(example, reply)
 
     with pytest.raises(InterruptedRunError):
-        grpo(base, EXAMPLES, Judge(LOW.name, stopping), tmp_path / "parts", config)
+        grpo(base, EXAMPLES, Program(LOW.name, stopping), tmp_path / "parts", config)
     grpo(base, EXAMPLES, LOW, tmp_path / "parts", config)
     same_run(tmp_path / "whole", tmp_path / "parts")
 
@@ -238,7 +238,7 @@ def test_kills_at_random_moments_leave_no_trace(tmp_path):
 
 def test_a_gold_judge_is_measured_and_changes_nothing(base, tmp_path):
     """Its mean is in the metrics, the weights are those of a run without it."""
-    lengths = Judge("length", lambda example, reply: float(len(reply)))
+    lengths = Program("length", lambda example, reply: float(len(reply)))
     grpo(base, EXAMPLES, LOW, tmp_path / "plain", settings())
     grpo(base, EXAMPLES, LOW, tmp_path / "gold", settings(), gold=lengths)
     plain, gold = rows_of(tmp_path / "plain"), rows_of(tmp_path / "gold")
@@ -250,7 +250,7 @@ def test_a_run_does_not_continue_under_another_judge(base, tmp_path):
     """Nor with other prompts."""
     grpo(base, EXAMPLES, LOW, tmp_path, settings())
     with pytest.raises(ConfigError, match="another output folder"):
-        grpo(base, EXAMPLES, Judge("other", count_low), tmp_path, settings())
+        grpo(base, EXAMPLES, Program("other", count_low), tmp_path, settings())
     with pytest.raises(ConfigError, match="another output folder"):
         grpo(base, EXAMPLES[:4], LOW, tmp_path, settings())
 
@@ -259,7 +259,7 @@ def test_a_run_does_not_continue_under_another_judge(base, tmp_path):
 def test_a_reward_that_is_no_number_is_refused(base, tmp_path, reward):
     """With the judge's name and the prompt."""
     with pytest.raises(DataError, match=r"'broken'.*finite.*prompt"):
-        grpo(base, EXAMPLES, Judge("broken", lambda example, reply: reward), tmp_path, settings())
+        grpo(base, EXAMPLES, Program("broken", lambda example, reply: reward), tmp_path, settings())
 
 
 def test_prompts_that_cannot_be_learnt_from_are_refused_or_counted(base, tmp_path):

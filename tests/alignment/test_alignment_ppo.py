@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from glasshouse.alignment.experience import Sampler
-from glasshouse.alignment.judge import Judge
+from glasshouse.alignment.judge import Program
 from glasshouse.alignment.ppo import PPO, PPOConfig, ppo
 from glasshouse.alignment.prompts import Prompts
 from glasshouse.alignment.value_head import add_value_head, remove_value_head, score_values
@@ -25,7 +25,7 @@ def count_low(example, reply):
     return sum(character < "\x80" for character in reply) / max(1, len(reply))
 
 
-LOW = Judge("plain characters", count_low)
+LOW = Program("plain characters", count_low)
 
 
 STEPS = ("muon_lr", "embed_lr", "head_lr", "scalar_lr")
@@ -107,7 +107,7 @@ def test_the_loss_is_its_definition(base):
         return count_low(example, reply)
 
     prompts = Prompts.encode(EXAMPLES, tokenizer, 40)
-    objective = PPO(Sampler(prompts, tokenizer, Judge("low", listening), config, reference), config)
+    objective = PPO(Sampler(prompts, tokenizer, Program("low", listening), config, reference), config)
     objective.sample(old, 0)
     batch = objective.batch(0)
     generator = torch.Generator().manual_seed(3)
@@ -179,7 +179,7 @@ def test_a_stopped_run_continues_with_the_same_bits(base, tmp_path):
         return count_low(example, reply)
 
     with pytest.raises(InterruptedRunError):
-        ppo(base, EXAMPLES, Judge(LOW.name, stopping), tmp_path / "parts", config)
+        ppo(base, EXAMPLES, Program(LOW.name, stopping), tmp_path / "parts", config)
     ppo(base, EXAMPLES, LOW, tmp_path / "parts", config)
     whole, parts = rows_of(tmp_path / "whole"), rows_of(tmp_path / "parts")
     assert whole == parts

@@ -61,4 +61,6 @@ def test_a_stage_without_a_model_or_without_pairs_is_refused(files):
     with pytest.raises(ConfigError, match="no model to start from"):
         load_recipe("pocket-mini", overrides=[*alone, settings[1]])
     with pytest.raises(ConfigError, match=r"dpo\.data"):
-        load_recipe("pocket-mini", overrides=["dpo.data=[]"])
+        load_recipe("own-text", data=["books/"], overrides=["dpo.data=[]"])
+    with pytest.raises(ConfigError, match="ppo has no reward model"):
+        load_recipe("pocket-mini", overrides=["ppo.epochs=1"])

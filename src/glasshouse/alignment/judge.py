@@ -1,37 +1,74 @@
-"""Who gives a reply its reward: a program, such as a verifier of sums, or a reward model in a function."""
+"""Who gives a reply its reward: a program, such as a verifier of sums, or a reward model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from glasshouse.alignment.reward_model import RewardModel
 from glasshouse.alignment.rollouts import Reply
 from glasshouse.core.errors import DataError
 
 
-@dataclass(frozen=True)
-class Judge:
-    """A program that gives a reply its reward: score(example, reply's text), any finite number.
+class Judge(Protocol):
+    """Rewards replies, and must do so as a pure function. `name` tells it from others: a run continues only
+    under that name."""
 
-    It must be a pure function. `name` tells it from others: a run continues only under that name.
-    """
+    @property
+    def name(self) -> str: ...
+
+    def rewards(
+        self, examples: Sequence[Mapping[str, Any]], groups: Sequence[Sequence[Reply]]
+    ) -> list[list[float]]:
+        """Of each group of replies to each example {"prompt": [messages], ...}."""
+        ...
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that gives a reply its reward: score(example, reply's text), any finite number."""
 
     name: str
     score: Callable[[Mapping[str, Any], str], float]
 
+    def rewards(
+        self, examples: Sequence[Mapping[str, Any]], groups: Sequence[Sequence[Reply]]
+    ) -> list[list[float]]:
+        return [
+            [float(self.score(example, reply.text)) for reply in group]
+            for example, group in zip(examples, groups, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class LearntJudge:
+    """A reward model; a reply that was cut at the limit is read as if it had ended there."""
+
+    name: str
+    model: RewardModel
+
+    def rewards(
+        self, examples: Sequence[Mapping[str, Any]], groups: Sequence[Sequence[Reply]]
+    ) -> list[list[float]]:
+        conversations = [
+            {
+                "messages": [*example["prompt"], {"role": "assistant", "content": reply.text}],
+                "tools": example.get("tools"),
+            }
+            for example, group in zip(examples, groups, strict=True)
+            for reply in group
+        ]
+        scores = iter(self.model.score(conversations).tolist())
+        return [[next(scores) for _ in group] for group in groups]
+
 
 def judged(judge: Judge, examples: Sequence[Mapping[str, Any]], groups: Sequence[Sequence[Reply]]) -> Tensor:
     """Each reply's reward, (prompts, group) float32. Raises DataError for one that is no finite number."""
-    rewards = torch.tensor(
-        [
-            [float(judge.score(example, reply.text)) for reply in group]
-            for example, group in zip(examples, groups, strict=True)
-        ]
-    )
+    rewards = torch.tensor(judge.rewards(examples, groups))
     if not rewards.isfinite().all():
         place = int((~rewards.isfinite()).any(1).nonzero()[0])
         raise DataError(

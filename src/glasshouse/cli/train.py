@@ -108,6 +108,46 @@ def _on_pairs(
     tables.show_run(train_on_pairs(stage, model, data, out, [*changes, *(settings or [])], device).path)
 
 
+@app.command(
+    epilog="\b\nExample:\n  glasshouse train ppo --model runs/mine --reward runs/reward --data prompts.jsonl"
+    " --out runs/ppo"
+)
+def ppo(
+    model: StartModel,
+    reward: Annotated[
+        str, typer.Option("--reward", metavar="MODEL", help="Reward model: a run of `train reward`.")
+    ],
+    data: Files,
+    out: Out,
+    settings: Keys = None,
+    device: Device = None,
+    more: MoreData = None,
+) -> None:
+    """Learn from a reward model, by replies to prompts, {"prompt": ...} a line."""
+    from glasshouse.pipeline.models import reward_folder
+    from glasshouse.pipeline.train import train_on_prompts
+
+    changes = [f"reward_model={reward_folder(reward)}", *(settings or [])]
+    tables.show_run(train_on_prompts("ppo", model, all_data(data, more), out, changes, device).path)
+
+
+@app.command(
+    epilog="\b\nExample:\n  glasshouse train grpo --model runs/mine --data sums.jsonl --out runs/grpo"
+)
+def grpo(
+    model: StartModel,
+    data: Files,
+    out: Out,
+    settings: Keys = None,
+    device: Device = None,
+    more: MoreData = None,
+) -> None:
+    """Learn from answers that can be checked: replies to {"prompt": ..., "answer": ...}, a line each."""
+    from glasshouse.pipeline.train import train_on_prompts
+
+    tables.show_run(train_on_prompts("grpo", model, all_data(data, more), out, settings or (), device).path)
+
+
 @app.command(epilog="\b\nExample:\n  glasshouse train pretrain --data books/ --out runs/books")
 def pretrain(
     data: Files,

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 
-MODEL_STAGES = ("pretrain", "context", "sft", "dpo")
-"""Stages that leave a model, in their order. To come after sft: ppo / grpo, constitution, calibrate."""
+MODEL_STAGES = ("pretrain", "context", "sft", "dpo", "grpo", "ppo")
+"""Stages that leave a model, in their order. To come: constitution, calibrate."""
 
-TRAINING_STAGES = ("pretrain", "context", "sft", "reward", "dpo")
+TRAINING_STAGES = ("pretrain", "context", "sft", "reward", "dpo", "grpo", "ppo")
 """Those and the reward model, which judges replies and writes none."""
 
 REMOTE = ("http://", "https://", "openai:", "anthropic:")
@@ -65,6 +65,15 @@ def resolve_model(name: str | Path | None = None) -> Path:
     )
 
 
+def reward_folder(name: str) -> Path:
+    """The folder of a reward model: a run's, a stage's or the model's own. Raises UsageError."""
+    path = Path(name)
+    for folder in (path / "reward" / "model", path / "model", path):
+        if (folder / "config.json").is_file():
+            return folder
+    raise UsageError("no reward model is in this folder", where=path, fix="name a run of `train reward`")
+
+
 def model_folder(run: Path, stage: str | None = None) -> Path:
     """The model that a stage of a run left; by default its newest. Raises UsageError."""
     finished = _finished(run)
@@ -77,7 +86,7 @@ def model_folder(run: Path, stage: str | None = None) -> Path:
 
 
 def _finished(run: Path) -> list[str]:
-    """Stages of a run that left a model, in their order."""
+    """Stages of a run that left a model, in their order. To come: constitution, calibrate."""
     records = {stage: read_record(run / stage) for stage in MODEL_STAGES}
     return [stage for stage, record in records.items() if record is not None and record.finished is not None]
 

@@ -13,7 +13,7 @@ from glasshouse.core.seeds import derive
 from glasshouse.core.storage import hash_file, hash_folder
 from glasshouse.model import read_config
 from glasshouse.pipeline.models import MODEL_STAGES, TRAINING_STAGES, resolve_model
-from glasshouse.pipeline.recipe import STAGES, Recipe, section_settings
+from glasshouse.pipeline.recipe import ALIGNMENT_STAGES, STAGES, Recipe, section_settings
 from glasshouse.pipeline.record import stage_key
 from glasshouse.world import CONVERSATION_FIELDS
 
@@ -101,9 +101,13 @@ def plan(recipe: Recipe) -> list[Step]:
             config.update(world if not section.data else {})
             inputs += ["corpus"] if section.replay else []
             user_files = {**user_files, **_hashes(section.data)}
-        if stage in ("reward", "dpo"):
+        if stage in ALIGNMENT_STAGES:
             config.pop("data")
+            config.update(land if not section.data else {})
             user_files = {**user_files, **_hashes(section.data)}
+        if stage == "ppo":
+            inputs += ["reward"] if section.reward_model is None else []
+            user_files |= _hashes([section.reward_model] if section.reward_model is not None else [])
         seed = stage_seed(recipe, stage)
         add(stage, stage, config, inputs, seed=seed, user_files=user_files)
         if stage in MODEL_STAGES:

@@ -29,12 +29,23 @@ from glasshouse.pipeline.stages.corpus import CorpusConfig
 from glasshouse.pipeline.stages.evaluate import EvaluateConfig
 from glasshouse.pipeline.stages.preferences import DPOStage, RewardStage
 from glasshouse.pipeline.stages.pretrain import PretrainStage
+from glasshouse.pipeline.stages.reinforcement import GRPOStage, PPOStage
 from glasshouse.pipeline.stages.report import ReportConfig
 from glasshouse.pipeline.stages.sft import SFTStage
 from glasshouse.pipeline.stages.tokenizer import TokenizerConfig
 from glasshouse.world import WorldConfig
 
 STAGES = ("corpus", "tokenizer", *TRAINING_STAGES, "evaluate", "report")
+
+ALIGNMENT_STAGES: dict[str, type[Any]] = {
+    "reward": RewardStage,
+    "dpo": DPOStage,
+    "grpo": GRPOStage,
+    "ppo": PPOStage,
+}
+"""Stages after sft, which learn from the user's `data` or from the recipe's world."""
+
+SECTIONS_WITH_ROWS: dict[str, type[Any]] = {"pretrain": PretrainStage, "sft": SFTStage, **ALIGNMENT_STAGES}
 
 
 class Recipe(Config):
@@ -54,6 +65,8 @@ class Recipe(Config):
     sft: SFTStage | None = None
     reward: RewardStage | None = None
     dpo: DPOStage | None = None
+    grpo: GRPOStage | None = None
+    ppo: PPOStage | None = None
     evaluate: EvaluateConfig | None = None
     report: ReportConfig | None = None
 
@@ -123,15 +136,29 @@ class Recipe(Config):
                 "evaluate has nothing to ask",
                 fix="set sft.validation_fraction=0.05, or add a corpus or a world to the recipe",
             )
-        for name in ("reward", "dpo"):
-            if getattr(self, name) is not None and self.base is None and self.pretrain is None:
-                raise ConfigError(f"{name} has no model to start from", fix="name one: base: MODEL")
+        self._alignment_fits()
         self._rows_fit_the_context()
         return self
 
+    def _alignment_fits(self) -> None:
+        for name in ALIGNMENT_STAGES:
+            section = getattr(self, name)
+            if section is None:
+                continue
+            if self.base is None and self.pretrain is None:
+                raise ConfigError(f"{name} has no model to start from", fix="name one: base: MODEL")
+            if not section.data and self.world is None:
+                raise ConfigError(f"{name} has nothing to learn from", fix=f"set {name}.data, or add a world")
+        if self.ppo is not None and self.reward is None and self.ppo.reward_model is None:
+            raise ConfigError(
+                "ppo has no reward model", fix="add the section reward, or set ppo.reward_model"
+            )
+
     def _rows_fit_the_context(self) -> None:
-        stages = {"pretrain": self.pretrain, "sft": self.sft, "reward": self.reward, "dpo": self.dpo}
-        for name, stage in stages.items():
+        for name in TRAINING_STAGES:
+            stage = getattr(self, name)
+            if name == "context":
+                continue
             context = self.model.max_position_embeddings if self.model is not None else None
             key = "model.max_position_embeddings"
             if name != "pretrain" and self.context is not None and self.context.scaling != "dynamic":
@@ -174,8 +201,7 @@ def _on_its_base(settings: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     folder = resolve_model(base)
     result = {**settings, "base": str(folder)}
     context = read_config(folder).max_position_embeddings
-    stages = {"pretrain": PretrainStage, "sft": SFTStage, "reward": RewardStage, "dpo": DPOStage}
-    for name, stage in stages.items():
+    for name, stage in SECTIONS_WITH_ROWS.items():
         section = settings.get(name)
         if not isinstance(section, Mapping):
             continue

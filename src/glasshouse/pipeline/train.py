@@ -48,6 +48,25 @@ def train_on_pairs(
     return run_recipe(Recipe.parse(recipe, f"train {stage}"), out=out)
 
 
+def train_on_prompts(
+    stage: Literal["ppo", "grpo"],
+    model: str,
+    data: Iterable[str],
+    out: str | Path,
+    settings: Iterable[str] = (),
+    device: str | None = None,
+) -> Run:
+    """Reward MODEL's own replies; `settings` are those of PPOStage or GRPOStage, "kl_coef=0.1"."""
+    recipe = {
+        "name": stage,
+        "base": str(resolve_model(model)),
+        "device": device or "auto",
+        stage: apply_overrides({"data": list(data), "epochs": 1.0}, settings),
+        "report": {},
+    }
+    return run_recipe(Recipe.parse(recipe, f"train {stage}"), out=out)
+
+
 def train_pretrain(
     data: Iterable[str],
     out: str | Path,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from glasshouse.core.progress import say
 from glasshouse.core.storage import read_json
-from glasshouse.pipeline.models import resolve_model
+from glasshouse.pipeline.models import MODEL_STAGES, resolve_model, reward_folder
 from glasshouse.pipeline.plan import Step, init_seed, stage_seed
 from glasshouse.pipeline.recipe import Recipe
 from glasshouse.pipeline.run_folder import RunFolder
@@ -64,6 +64,10 @@ class Work:
                 return self._reward(step, out)
             case "dpo":
                 return self._dpo(step, out)
+            case "grpo":
+                return self._grpo(step, out)
+            case "ppo":
+                return self._ppo(step, out)
         raise AssertionError(f"no stage {step.name}")
 
     def _corpus(self, out: Path) -> dict[str, Any]:
@@ -102,12 +106,26 @@ class Work:
     def _reward(self, step: Step, out: Path) -> dict[str, Any]:
         from glasshouse.pipeline.stages.preferences import reward
 
-        return reward(self._here(self.recipe.reward, "reward"), self._model_before(step), out)
+        return reward(self._here(self.recipe.reward, "reward"), self._model_before(step), out, self.world)
 
     def _dpo(self, step: Step, out: Path) -> dict[str, Any]:
         from glasshouse.pipeline.stages.preferences import dpo
 
-        return dpo(self._here(self.recipe.dpo, "dpo"), self._model_before(step), out)
+        return dpo(self._here(self.recipe.dpo, "dpo"), self._model_before(step), out, self.world)
+
+    def _grpo(self, step: Step, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.reinforcement import grpo
+
+        return grpo(self._here(self.recipe.grpo, "grpo"), self._model_before(step), out, self.world)
+
+    def _ppo(self, step: Step, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.reinforcement import ppo
+
+        config = self._here(self.recipe.ppo, "ppo")
+        reward = self.folder.stage("reward") / "model"
+        if config.reward_model is not None:
+            reward = reward_folder(config.reward_model)
+        return ppo(config, self._model_before(step), reward, out, self.world)
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         """What sft learns from and holds out, from the beginning."""
@@ -169,7 +187,7 @@ class Work:
         return untrained(self.recipe.model, self.tokenizer, init_seed(self.recipe))
 
     def _model_before(self, step: Step) -> Path:
-        stage = next((name for name in step.inputs if name != "corpus"), None)
+        stage = next((name for name in step.inputs if name in MODEL_STAGES), None)
         if stage is not None:
             return self.folder.stage(stage) / "model"
         assert self.base is not None

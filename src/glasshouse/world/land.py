@@ -203,8 +203,9 @@ def found(seed: int, people: int, heldout_people: int, words: list[str]) -> Land
 
 
 def _chances(rng) -> dict[str, float]:
-    """Probabilities in twentieths, so that they are easy to read and far from each other."""
-    cuts = sorted(rng.sample(range(1, 20), 2))
-    parts = [cuts[0], cuts[1] - cuts[0], 20 - cuts[1]]
+    """Probabilities in twentieths, far from each other; every wheel has a favourite, or nobody could bet."""
+    favourite = rng.randint(11, 18)
+    second = rng.randint(1, 19 - favourite)
+    parts = [favourite, second, 20 - favourite - second]
     rng.shuffle(parts)
     return {colour: part / 20 for colour, part in zip(COLOURS, parts, strict=True)}

@@ -1,4 +1,4 @@
-"""reward and dpo: what is learnt from preference pairs of the user's files.
+"""reward and dpo: what is learnt from preference pairs, of the user's files or the world's simulated raters.
 
 reward/pairs/ dpo/pairs/                 the encoded pairs; held_out/: those that it does not learn from
 reward/model/ state/ metrics.jsonl       a reward model; reward/held_out.json: how good it is
@@ -21,15 +21,19 @@ from glasshouse.core.config import Config
 from glasshouse.core.progress import say
 from glasshouse.core.seeds import derive
 from glasshouse.files import read_preferences
+from glasshouse.world import World
+from glasshouse.world.preferences import PreferenceConfig, preferences
 
 Pair = Mapping[str, Any]
 
 
 class PreferenceData(Config):
-    data: tuple[str, ...] = Field(min_length=1)
-    """The user's pairs: files or folders."""
+    data: tuple[str, ...] = ()
+    """The user's pairs: files or folders; without them the raters of the recipe's world give theirs."""
     validation_fraction: float = Field(0.1, ge=0, lt=0.5)
-    """Share of the prompts, with all their pairs, that is kept from training to measure on."""
+    """Share of the user's prompts, with all their pairs, that is kept from training to measure on."""
+    world_pairs: PreferenceConfig = PreferenceConfig()
+    """How many pairs of the world there are, and what its raters are like."""
 
 
 class RewardStage(RewardConfig, PreferenceData):
@@ -40,16 +44,25 @@ class DPOStage(DPOConfig, PreferenceData):
     pass
 
 
-def reward(config: RewardStage, model: Path, out: Path) -> dict[str, Any]:
+def reward(config: RewardStage, model: Path, out: Path, world: World | None = None) -> dict[str, Any]:
     """Train a reward model on the folder `model`; returns summary, counts and quality."""
-    learnt, held_out = split(read_preferences(config.data), config.validation_fraction)
+    learnt, held_out = pairs(config, world)
     return reward_model(model, learnt, out, config, held_out)
 
 
-def dpo(config: DPOStage, model: Path, out: Path) -> dict[str, Any]:
+def dpo(config: DPOStage, model: Path, out: Path, world: World | None = None) -> dict[str, Any]:
     """Train the policy in the folder `model` on pairs; returns summary and counts."""
-    learnt, held_out = split(read_preferences(config.data), config.validation_fraction)
+    learnt, held_out = pairs(config, world)
     return optimise(model, learnt, out, config, held_out)
+
+
+def pairs(config: PreferenceData, world: World | None) -> tuple[list[Pair], list[Pair]]:
+    """(what is learnt from, what is held out)."""
+    if config.data:
+        return split(read_preferences(config.data), config.validation_fraction)
+    assert world is not None, "the recipe says where pairs come from"
+    learnt, held_out = (preferences(world, config.world_pairs, part) for part in ("train", "heldout"))
+    return list(learnt), list(held_out)
 
 
 def split(pairs: Iterable[Pair], fraction: float) -> tuple[list[Pair], list[Pair]]:

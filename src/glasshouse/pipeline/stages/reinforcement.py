@@ -1,0 +1,107 @@
+"""ppo and grpo: what is learnt from replies of the model's own, and what they are rewarded for.
+
+ppo/model/ state/ metrics.jsonl          a policy, rewarded by the reward stage's model
+grpo/model/ state/ metrics.jsonl         a policy, rewarded by a program
+
+Prompts are the user's, or requests of the recipe's world; then the world's exact judge measures gold reward
+beside what is trained on, and is itself the program that rewards grpo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from glasshouse.alignment.grpo import GRPOConfig
+from glasshouse.alignment.grpo import grpo as optimise_by_groups
+from glasshouse.alignment.judge import LearntJudge, Program
+from glasshouse.alignment.ppo import PPOConfig
+from glasshouse.alignment.ppo import ppo as optimise
+from glasshouse.alignment.reward_model import HELD_OUT, RewardModel
+from glasshouse.alignment.verifiers import ANSWERS
+from glasshouse.core.config import Config
+from glasshouse.core.errors import UsageError
+from glasshouse.core.progress import say
+from glasshouse.core.storage import hash_file, read_json
+from glasshouse.files import read_prompts
+from glasshouse.tokenizer import Tokenizer
+from glasshouse.world import World
+from glasshouse.world.judge import judge
+from glasshouse.world.preferences import PreferenceCounts
+
+
+class PromptData(Config):
+    data: tuple[str, ...] = ()
+    """The user's prompts: files or folders; without them requests of the recipe's world."""
+    world_prompts: PreferenceCounts = PreferenceCounts()
+    """How many requests of each kind of the world there are."""
+
+
+class PPOStage(PPOConfig, PromptData):
+    reward_model: str | None = None
+    """A reward model's folder; left out, that of the recipe's reward stage."""
+    least_reward_accuracy: float = Field(0.6, ge=0, le=1)
+    """Of the reward model on held-out pairs, at the low end of its interval; PPO does not start below."""
+
+
+class GRPOStage(GRPOConfig, PromptData):
+    pass
+
+
+def ppo(config: PPOStage, model: Path, reward: Path, out: Path, world: World | None = None) -> dict[str, Any]:
+    """Train the policy in `model` by the reward model in `reward`; returns summary, counts and alarms.
+
+    Raises UsageError for a reward model that is not good enough, ModelError for one of another tokenizer.
+    """
+    check_accuracy(reward, config.least_reward_accuracy)
+    scorer = RewardModel.load(reward)
+    scorer.check_policy(Tokenizer.load(model))
+    proxy = LearntJudge(f"reward model {hash_file(reward / 'model.safetensors')}", scorer)
+    return optimise(model, examples(config, world), proxy, out, config, gold=gold(config, world))
+
+
+def grpo(config: GRPOStage, model: Path, out: Path, world: World | None = None) -> dict[str, Any]:
+    """Train the policy in `model` by a program: the world's judge, or the answers in the user's rows."""
+    program = gold(config, world) or ANSWERS
+    return optimise_by_groups(model, examples(config, world), program, out, config, gold=gold(config, world))
+
+
+def check_accuracy(reward: Path, least: float) -> None:
+    """Raise UsageError unless the reward model is right often enough on pairs that it has not seen."""
+    measured = reward.parent / HELD_OUT
+    if not measured.is_file():
+        say("notice: nothing tells how good this reward model is; watch the replies")
+        return
+    accuracy = read_json(measured)["accuracy"]
+    if accuracy is not None and accuracy["low"] < least:
+        raise UsageError(
+            f"the reward model is right in {accuracy['value']:.2f} (at least {accuracy['low']:.2f}) of the "
+            f"held-out pairs, and PPO would cheat one below {least:g}",
+            where=reward,
+            fix="train it on more pairs, or go on with least_reward_accuracy=0",
+        )
+
+
+def examples(config: PromptData, world: World | None) -> list[Mapping[str, Any]]:
+    """Rows with a prompt, and what else they say."""
+    if config.data:
+        return list(read_prompts(config.data))
+    assert world is not None, "the recipe says where prompts come from"
+    rows: list[Mapping[str, Any]] = []
+    for kind, count in config.world_prompts.model_dump().items():
+        tasks = islice(world.tasks(kind, "train", "prompts"), count)
+        rows += [{"prompt": task.messages, "kind": kind} for task in tasks]
+    world.rng("prompts").shuffle(rows)
+    return rows
+
+
+def gold(config: PromptData, world: World | None) -> Program | None:
+    """The world's exact judge, for its own requests."""
+    if config.data or world is None:
+        return None
+    exact = judge(world)
+    return Program(f"judge of world {world.seed}", lambda row, reply: exact(row["prompt"], reply))
