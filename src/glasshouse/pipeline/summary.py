@@ -105,6 +105,12 @@ class Summary:
         path = self.path / "reward" / "held_out.json"
         return read_json(path) if path.is_file() else {}
 
+    @cached_property
+    def raters(self) -> dict[str, Any]:
+        """Of a reward model against the world's raters; see `alignment.rater_agreement`."""
+        path = self.path / "reward" / "raters.json"
+        return read_json(path) if path.is_file() else {}
+
     def cost(self, record: Record) -> float | None:
         """What a stage cost: as it recorded, else by the rate that the recipe has now, else unknown."""
         rate, seconds = self.recipe.get("rate_per_hour"), record.duration_seconds
