@@ -69,9 +69,7 @@ def test_every_reply_of_a_group_is_compared_with_every_other(model, tokenizer):
     for pair in found:
         equal = len(said(pair, "chosen")) == len(said(pair, "rejected"))
         assert pair.get("tie", False) == equal
-        assert (
-            preference_of(pair, Position(Path("f"), 1), "f")["chosen"] == pair["chosen"]
-        )  # a row that training takes
+        assert preference_of(pair, Position(Path("f"), 1), "f")["chosen"] == pair["chosen"]
 
 
 def test_fewer_pairs_of_a_prompt_are_drawn_by_lot_and_again_the_same(model, tokenizer):

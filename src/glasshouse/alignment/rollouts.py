@@ -19,6 +19,7 @@ from glasshouse.inference import LanguageModel, Sampling
 from glasshouse.inference.engine import Engine, EngineSettings
 from glasshouse.inference.request import Delta, Event, Request
 from glasshouse.model import Transformer
+from glasshouse.model.lora import active_adapters
 from glasshouse.tokenizer import Tokenizer
 
 
@@ -70,6 +71,7 @@ def sample_replies(
     rows = group * len(prompts) if at_once is None else max(group, at_once)
     settings = EngineSettings(max_rows=rows, queue_limit=len(prompts), deterministic=True)
     policy = LanguageModel(model, tokenizer)
+    (adapter,) = active_adapters(model) or [None]
     engine = Engine(policy, settings)
     ended = threading.Semaphore(0)
     deltas: list[list[list[Delta]]] = [[[] for _ in range(group)] for _ in prompts]
@@ -89,6 +91,7 @@ def sample_replies(
                 sampling=Sampling.parse({"temperature": temperature, "seed": seed}),
                 n=group,
                 stop_ids=policy.stop_ids,
+                adapter=adapter,
             )
             tickets.append(engine.submit(request, deliver))
         for _ in range(group * len(prompts)):
