@@ -36,6 +36,11 @@ Rank = Annotated[
 ]
 
 
+def _adapted(lora: int | None) -> list[str]:
+    """The setting that --lora stands for."""
+    return [f"lora.r={lora}"] if lora is not None else []
+
+
 @app.command(
     epilog="\b\nExample:\n  glasshouse train sft --model runs/pocket-mini --data chats.jsonl --out runs/mine"
 )
@@ -55,7 +60,7 @@ def sft(
     """Fine-tune on conversations, {"messages": [{"role", "content"}, ...]} a line, or documents, {"text"}."""
     from glasshouse.pipeline.train import train_sft
 
-    changes = [f"lora.r={lora}"] if lora is not None else []
+    changes = _adapted(lora)
     changes += [f"quantize={quantize}"] if quantize is not None else []
     changes += settings or []
     tables.show_run(train_sft(model, all_data(data, more), out, changes, device).path)
@@ -104,7 +109,7 @@ def _on_pairs(
 ) -> None:
     from glasshouse.pipeline.train import train_on_pairs
 
-    changes = [f"lora.r={lora}"] if lora is not None else []
+    changes = _adapted(lora)
     tables.show_run(train_on_pairs(stage, model, data, out, [*changes, *(settings or [])], device).path)
 
 
@@ -119,6 +124,7 @@ def ppo(
     ],
     data: Files,
     out: Out,
+    lora: Rank = None,
     settings: Keys = None,
     device: Device = None,
     more: MoreData = None,
@@ -127,7 +133,7 @@ def ppo(
     from glasshouse.pipeline.models import reward_folder
     from glasshouse.pipeline.train import train_on_prompts
 
-    changes = [f"reward_model={reward_folder(reward)}", *(settings or [])]
+    changes = [f"reward_model={reward_folder(reward)}", *_adapted(lora), *(settings or [])]
     tables.show_run(train_on_prompts("ppo", model, all_data(data, more), out, changes, device).path)
 
 
@@ -138,6 +144,7 @@ def grpo(
     model: StartModel,
     data: Files,
     out: Out,
+    lora: Rank = None,
     settings: Keys = None,
     device: Device = None,
     more: MoreData = None,
@@ -145,7 +152,8 @@ def grpo(
     """Learn from answers that can be checked: replies to {"prompt": ..., "answer": ...}, a line each."""
     from glasshouse.pipeline.train import train_on_prompts
 
-    tables.show_run(train_on_prompts("grpo", model, all_data(data, more), out, settings or (), device).path)
+    changes = [*_adapted(lora), *(settings or [])]
+    tables.show_run(train_on_prompts("grpo", model, all_data(data, more), out, changes, device).path)
 
 
 @app.command(epilog="\b\nExample:\n  glasshouse train pretrain --data books/ --out runs/books")

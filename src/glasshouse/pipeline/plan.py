@@ -105,6 +105,8 @@ def plan(recipe: Recipe) -> list[Step]:
             config.pop("data")
             config.update(land if not section.data else {})
             user_files = {**user_files, **_hashes(section.data)}
+        if getattr(section, "reference", None) is not None:
+            user_files |= _hashes([section.reference])
         if stage == "ppo":
             inputs += ["reward"] if section.reward_model is None else []
             user_files |= _hashes([section.reward_model] if section.reward_model is not None else [])
