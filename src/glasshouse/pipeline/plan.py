@@ -98,6 +98,7 @@ def plan(recipe: Recipe) -> list[Step]:
             inputs += ["corpus", "tokenizer"]
         if stage == "sft":
             config.pop("data")
+            config.update({} if section.weights else config.pop("weights"))
             config.update(world if not section.data else {})
             inputs += ["corpus"] if section.replay else []
             user_files = {**user_files, **_hashes(section.data)}

@@ -131,9 +131,7 @@ class Work:
         """What sft learns from and holds out, from the beginning."""
         assert self.recipe.sft is not None
         if self.recipe.sft.data:
-            from glasshouse.files import read_examples
-
-            return read_examples(self.recipe.sft.data)
+            return self.recipe.sft.rows()
         assert self.world is not None
         return self.world.conversations("train")
 
