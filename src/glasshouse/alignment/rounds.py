@@ -61,6 +61,11 @@ class RoundsConfig(Config):
     reward: RewardConfig = RewardConfig.parse({"epochs": 1})
     ppo: PPOConfig = PPOConfig.parse({"epochs": 1})
 
+    @property
+    def sequence_length(self) -> int:
+        """The longest row of both trainings, in tokens."""
+        return max(self.reward.sequence_length, self.ppo.sequence_length)
+
     @model_validator(mode="after")
     def _one_reference(self) -> Self:
         if self.ppo.reference is not None:

@@ -114,6 +114,31 @@ def _on_pairs(
 
 
 @app.command(
+    epilog="\b\nExample:\n  glasshouse train rejection --model runs/mine --data sums.jsonl --out runs/best"
+)
+def rejection(
+    model: StartModel,
+    data: Files,
+    out: Out,
+    reward: Annotated[
+        str | None,
+        typer.Option("--reward", metavar="MODEL", help="Reward model that judges; else the rows' answers."),
+    ] = None,
+    lora: Rank = None,
+    settings: Keys = None,
+    device: Device = None,
+    more: MoreData = None,
+) -> None:
+    """Fine-tune on the best of n replies to prompts, {"prompt": ..., "answer"?: ...} a line."""
+    from glasshouse.pipeline.models import reward_folder
+    from glasshouse.pipeline.train import train_on_prompts
+
+    judge = [f"reward_model={reward_folder(reward)}"] if reward is not None else []
+    changes = [*judge, *_adapted(lora), *(settings or [])]
+    tables.show_run(train_on_prompts("rejection", model, all_data(data, more), out, changes, device).path)
+
+
+@app.command(
     epilog="\b\nExample:\n  glasshouse train ppo --model runs/mine --reward runs/reward --data prompts.jsonl"
     " --out runs/ppo"
 )
