@@ -29,7 +29,7 @@ RECIPE = {
         "people": 12,
         "heldout_people": 4,
         "tokens": {
-            **dict.fromkeys(("letters", "claims", "velish", "sums", "requests", "reports", "chance"), 0),
+            **dict.fromkeys(("letters", "velish", "sums", "requests", "reports", "chance"), 0),
             "people": 30_000,
             "places": 5_000,
             "patterns": 5_000,
