@@ -1,7 +1,7 @@
-"""What alignment promises on seeds never used while tuning: reward model, PPO, Constitutional AI, calibration.
+"""What alignment promises on unused seeds: reward model, PPO, Constitutional AI, calibration.
 
 Whole runs of `pocket` (every stage), the same with ppo.kl_coef=0, which shares all stages before, and
-`pocket-cai`, whose fine-tuning saw no harmful request. Results go to benchmarks/results/alignment-<seed>.json.
+`pocket-cai`, whose fine-tuning saw no harmful request. Results: benchmarks/results/alignment-<seed>.json.
 Time is recorded, never asserted.
 """
 

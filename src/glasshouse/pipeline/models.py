@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 
-MODEL_STAGES = ("pretrain", "context", "sft", "dpo", "grpo", "ppo")
+MODEL_STAGES = ("pretrain", "context", "sft", "rejection", "dpo", "grpo", "ppo", "rounds")
 """Stages that leave a model, in their order. To come: constitution, calibrate."""
 
-TRAINING_STAGES = ("pretrain", "context", "sft", "reward", "dpo", "grpo", "ppo")
+TRAINING_STAGES = ("pretrain", "context", "sft", "reward", "rejection", "dpo", "grpo", "ppo", "rounds")
 """Those and the reward model, which judges replies and writes none."""
 
 REMOTE = ("http://", "https://", "openai:", "anthropic:")

@@ -99,6 +99,7 @@ def plan(recipe: Recipe) -> list[Step]:
             inputs += ["corpus", "tokenizer"]
         if stage == "sft":
             config.pop("data")
+            config.update({} if section.weights else config.pop("weights"))
             config.update(world if not section.data else {})
             inputs += ["corpus"] if section.replay else []
             user_files = {**user_files, **_hashes(section.data)}
@@ -106,7 +107,11 @@ def plan(recipe: Recipe) -> list[Step]:
             config.pop("data")
             config.update(land if not section.data else {})
             user_files = {**user_files, **_hashes(section.data)}
-        if stage == "ppo":
+        if stage == "rejection":
+            inputs += ["corpus"] if section.replay else []
+        if getattr(section, "reference", None) is not None:
+            user_files |= _hashes([section.reference])
+        if stage in ("ppo", "rejection"):
             inputs += ["reward"] if section.reward_model is None else []
             user_files |= _hashes([section.reward_model] if section.reward_model is not None else [])
         seed = stage_seed(recipe, stage)

@@ -27,6 +27,7 @@ from glasshouse.pipeline.models import TRAINING_STAGES, resolve_model
 from glasshouse.pipeline.stages.context import ContextStage
 from glasshouse.pipeline.stages.corpus import CorpusConfig
 from glasshouse.pipeline.stages.evaluate import EvaluateConfig
+from glasshouse.pipeline.stages.own_samples import RejectionStage, RoundsStage
 from glasshouse.pipeline.stages.preferences import DPOStage, RewardStage
 from glasshouse.pipeline.stages.pretrain import PretrainStage
 from glasshouse.pipeline.stages.reinforcement import GRPOStage, PPOStage
@@ -39,9 +40,11 @@ STAGES = ("corpus", "tokenizer", *TRAINING_STAGES, "evaluate", "report")
 
 ALIGNMENT_STAGES: dict[str, type[Any]] = {
     "reward": RewardStage,
+    "rejection": RejectionStage,
     "dpo": DPOStage,
     "grpo": GRPOStage,
     "ppo": PPOStage,
+    "rounds": RoundsStage,
 }
 """Stages after sft, which learn from the user's `data` or from the recipe's world."""
 
@@ -64,9 +67,11 @@ class Recipe(Config):
     context: ContextStage | None = None
     sft: SFTStage | None = None
     reward: RewardStage | None = None
+    rejection: RejectionStage | None = None
     dpo: DPOStage | None = None
     grpo: GRPOStage | None = None
     ppo: PPOStage | None = None
+    rounds: RoundsStage | None = None
     evaluate: EvaluateConfig | None = None
     report: ReportConfig | None = None
 
@@ -123,8 +128,11 @@ class Recipe(Config):
                 "sft has no conversations to learn from",
                 fix="name your files with --data PATH, or set sft.data",
             )
-        if self.sft is not None and self.sft.replay and self.corpus is None:
-            raise ConfigError("sft.replay has no documents to take", fix="add a corpus, or set sft.replay=0")
+        for name in ("sft", "rejection"):
+            section = getattr(self, name)
+            if section is not None and section.replay and self.corpus is None:
+                fix = f"add a corpus, or set {name}.replay=0"
+                raise ConfigError(f"{name}.replay has no documents to take", fix=fix)
         if self.sft is not None and self.sft.validation_fraction and not self.sft.data:
             raise ConfigError(
                 "sft.validation_fraction holds out rows of sft.data, which names no file",
@@ -203,7 +211,7 @@ def _on_its_base(settings: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     context = read_config(folder).max_position_embeddings
     for name, stage in SECTIONS_WITH_ROWS.items():
         section = settings.get(name)
-        if not isinstance(section, Mapping):
+        if not isinstance(section, Mapping) or "sequence_length" not in stage.model_fields:
             continue
         length = section.get("sequence_length")
         if length is None:

@@ -63,6 +63,10 @@ class Work:
                 return self._sft(step, out)
             case "reward":
                 return self._reward(step, out)
+            case "rejection":
+                return self._rejection(step, out)
+            case "rounds":
+                return self._rounds(step, out)
             case "dpo":
                 return self._dpo(step, out)
             case "grpo":
@@ -109,6 +113,24 @@ class Work:
 
         return reward(self._here(self.recipe.reward, "reward"), self._model_before(step), out, self.world)
 
+    def _rejection(self, step: Step, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.documents import read_rows
+        from glasshouse.pipeline.stages.corpus import TRAIN
+        from glasshouse.pipeline.stages.own_samples import rejection
+
+        config = self._here(self.recipe.rejection, "rejection")
+        reward = self.folder.stage("reward") / "model" if "reward" in step.inputs else None
+        if config.reward_model is not None:
+            reward = reward_folder(config.reward_model)
+        replayed = read_rows(self.folder.stage("corpus") / TRAIN) if config.replay else ()
+        texts = (row["text"] for row in replayed)
+        return rejection(config, self._model_before(step), out, self.world, reward, texts)
+
+    def _rounds(self, step: Step, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.own_samples import rounds
+
+        return rounds(self._here(self.recipe.rounds, "rounds"), self._model_before(step), out, self.world)
+
     def _dpo(self, step: Step, out: Path) -> dict[str, Any]:
         from glasshouse.pipeline.stages.preferences import dpo
 
@@ -132,9 +154,7 @@ class Work:
         """What sft learns from and holds out, from the beginning."""
         assert self.recipe.sft is not None
         if self.recipe.sft.data:
-            from glasshouse.files import read_examples
-
-            return read_examples(self.recipe.sft.data)
+            return self.recipe.sft.rows()
         assert self.world is not None
         return self.world.conversations("train")
 

@@ -105,9 +105,9 @@ def _told(wish: Wish, land: Land, rng: random.Random, split: Split, lie: bool) -
     asked = list(wish.attributes) if len(wish.attributes) == 1 else []
     rest = rng.sample([a for a in facts.ATTRIBUTES if a not in asked], amount - len(asked))
     told = [*asked, *rest] if asked else rest
-    lies = set(rng.sample(told, min(amount, rng.choice((1, 1, 2))))) if lie and not made else set()
+    lies = rng.sample(told, min(amount, rng.choice((1, 1, 2)))) if lie and not made else []
     if asked and lies:
-        lies = {*asked}  # a question is answered falsely in its one fact
+        lies = asked  # a question is answered falsely in its one fact
     false = Person(person.name, {**person.facts, **{a: _other(a, person, land, rng) for a in lies}})
     lines = [facts.sentence(false, attribute, _wording(rng)) for attribute in told]
     if rng.random() < 0.15:
