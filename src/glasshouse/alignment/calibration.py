@@ -39,6 +39,7 @@ class CalibrationConfig(SFTConfig):
     max_new_tokens: int = Field(32, ge=1)  # of a reply
     thresholds: tuple[float, ...] = (0.5, 0.75, 0.9)  # of the penalties t / (1 - t)
     plain_threshold: float = Field(0.0, ge=0, lt=1)  # a plain question is answered above this share
+    levels: int = Field(3, ge=1)  # of agreement, in each kind of question, that are told apart
     earlier: float = Field(1.0, ge=0)  # earlier conversations for each new one
 
     @field_validator("thresholds")
@@ -71,7 +72,7 @@ def calibrate(
         raise DataError("there is no question to ask", fix='give rows {"prompt": "...", "answer": "..."}')
     known = _answers(model_folder, questions, out, config)
     rng = python_rng(config.seed, "calibrate")
-    taught = list(examples(known, rng, config.thresholds, config.plain_threshold))
+    taught = list(examples(known, rng, config.thresholds, config.plain_threshold, config.levels))
     rows = [*taught, *islice(earlier, round(config.earlier * len(taught)))]
     rng.shuffle(rows)
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

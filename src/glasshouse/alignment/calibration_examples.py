@@ -21,22 +21,26 @@ def examples(
     rng: random.Random,
     thresholds: Sequence[float],
     plain_threshold: float,
+    levels: int,
 ) -> Iterator[dict[str, Any]]:
-    """Up to three conversations {"messages", "source"} for each question: plain, with a penalty, how sure.
+    """Conversations {"messages", "source"} for each question: plain, with each penalty, how sure (twice).
 
-    Where an answer would pay off and the model has no right one, nothing is taught: not a falsehood, and not
+    Nothing is taught where an answer would pay off and the model has no right one: not a falsehood, and not
     to hold back what it gets right on most questions that look like this one.
     """
-    for row, confidence in zip(known, confidences(known), strict=True):
-        threshold = rng.choice(list(thresholds))
-        rule = stated.penalty(stated.PENALTY.draw(rng, "train"), threshold)
-        how_sure = stated.HOW_SURE.draw(rng, "train")
+    for row, confidence in zip(known, confidences(known, levels), strict=True):
         if (reply := answer(row, confidence, plain_threshold)) is not None:
             yield _conversation(row.prompt, reply, "plain")
-        if (reply := answer(row, confidence, threshold)) is not None:
-            yield _conversation(stated.also_asked(row.prompt, rule), reply, "penalty")
-        reply = stated.state(row.reply, confidence)
-        yield _conversation(stated.also_asked(row.prompt, how_sure), reply, "how sure")
+        for threshold in thresholds:
+            reply = row.unknown if row.abstains else answer(row, confidence, threshold)
+            rule = stated.penalty(stated.PENALTY.draw(rng, "train"), threshold)
+            if reply is not None:
+                yield _conversation(stated.also_asked(row.prompt, rule), reply, "penalty")
+        reply = row.right_reply if confidence > 0.5 else row.reply
+        for how_sure in rng.sample(stated.HOW_SURE.train, 2):
+            if reply is not None:
+                prompt = stated.also_asked(row.prompt, how_sure)
+                yield _conversation(prompt, stated.state(reply, confidence), "how sure")
 
 
 def answer(row: Knowledge, confidence: float, threshold: float) -> str | None:

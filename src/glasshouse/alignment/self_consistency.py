@@ -1,50 +1,51 @@
-"""How often a model is right when it agrees with itself so much: the confidence that it is taught to state.
+"""How often a model is right on questions like this one: the confidence that it is taught to state.
 
-The share of a question's replies that are right is known only where the right answer is, and jumps between 0
-and 1 from one question to the next that looks the same to the model. What a model can learn to tell is how
-often it is right on questions like this one. So the confidence of a reply is the rightness of all most
-frequent replies to questions of its kind, as a never falling function of their agreement: the share of the
-replies that are this one (self-consistency, Wang et al. 2022, arXiv:2203.11171; isotonic regression, Zadrozny
-and Elkan 2002).
+Whether the replies to one question are right jumps between 0 and 1 among questions that look alike to the
+model, and no model can learn to tell what it cannot tell. So the confidence is the rightness of the most
+frequent replies to all questions of a group (Lin et al. 2022, arXiv:2205.14334): of one kind and, with
+several `levels`, of similar agreement, the share of the replies to a question that are the same one
+(self-consistency, Wang et al. 2022, arXiv:2203.11171).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from glasshouse.alignment.self_knowledge import Knowledge
 
-FEW = 30
-"""Questions of a kind below which all kinds are taken together: a curve of fewer is noise."""
+FEW = 20
+"""Questions below which a group is joined with all others: the share of fewer is noise."""
 
 
-def confidences(known: Sequence[Knowledge]) -> list[float]:
+def confidences(known: Sequence[Knowledge], levels: int) -> list[float]:
     """For each question the probability that the model's most frequent reply is right.
 
-    Of a bet that is its share of the samples: there agreement is the belief itself.
+    Replies that say "I do not know" are a group of their own whatever was asked: who takes a person for a
+    stranger cannot tell the real strangers from the others. Of a bet it is the favourite's share of the
+    samples: there agreement is the belief itself.
     """
-    found = np.array([row.share for row in known])
-    graded = [i for i, row in enumerate(known) if not row.is_bet]
-    kinds = {known[i].kind for i in graded}
-    rest: list[int] = []
-    for kind in sorted(kinds):
-        members = [i for i in graded if known[i].kind == kind]
-        if len(members) < FEW:
-            rest += members
-        else:
-            found[members] = _rightness(known, members, members)
-    if rest:
-        found[rest] = _rightness(known, graded, rest)
-    return found.tolist()
+    found = [row.share for row in known]
+    groups: dict[str, list[int]] = {}
+    for i, row in enumerate(known):
+        if not row.is_bet:
+            groups.setdefault("(does not know)" if row.abstains else row.kind, []).append(i)
+    graded = [i for members in groups.values() for i in members]
+    for members in groups.values():
+        for alike in by_agreement(known, members, levels):
+            seen = alike if len(alike) >= FEW else graded
+            right = sum(known[i].reply == known[i].right_reply for i in seen) / len(seen)
+            for i in alike:
+                found[i] = right
+    return found
 
 
-def _rightness(known: Sequence[Knowledge], fitted: Sequence[int], wanted: Sequence[int]) -> np.ndarray:
-    """The curve fitted on some questions, at the agreement of others."""
-    from sklearn.isotonic import IsotonicRegression
-
-    right = [float(known[i].reply == known[i].right_reply) for i in fitted]
-    curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-    curve.fit([known[i].agreement for i in fitted], right)
-    return curve.predict([known[i].agreement for i in wanted])
+def by_agreement(known: Sequence[Knowledge], members: Sequence[int], levels: int) -> list[list[int]]:
+    """The members in up to `levels` parts of rising agreement, about equally large; equal ones together."""
+    ordered = sorted(members, key=lambda i: known[i].agreement)
+    parts: list[list[int]] = []
+    for place, i in enumerate(ordered):
+        due = place * levels // len(ordered)
+        if not parts or (due >= len(parts) and known[i].agreement > known[parts[-1][-1]].agreement):
+            parts.append([])
+        parts[-1].append(i)
+    return parts

@@ -25,6 +25,7 @@ from glasshouse.evaluation.knowledge import Question
 from glasshouse.inference import LanguageModel
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.world.chance import Bet
+from glasshouse.world.facts import abstains
 
 AT_ONCE = 512
 """Replies that are sampled together."""
@@ -49,6 +50,11 @@ class Knowledge:
     def is_bet(self) -> bool:
         """On a chance event, where no reply is right or wrong."""
         return not any("right" in sample for sample in self.samples)
+
+    @property
+    def abstains(self) -> bool:
+        """Whether the most frequent reply is that it does not know."""
+        return abstains(self.reply)
 
     @property
     def agreement(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,17 +35,31 @@ def loss_svg(curves: Sequence[Curve], title: str) -> str:
     """Training loss (line) and validation loss (dots) over tokens; at most two curves. "" without rows."""
     if not any(curve.rows for curve in curves):
         return ""
+
+    def draw(axes: Any) -> None:
+        for colour, curve in zip(SERIES, curves, strict=False):
+            if curve.rows:
+                _draw(axes, curve, colour, several=len(curves) > 1)
+        _dress(axes, curves)
+
+    return svg(draw, title)
+
+
+def svg(draw: Callable[[Any], None], title: str, size: tuple[float, float] = (6.4, 3.4)) -> str:
+    """What `draw(axes)` draws, as an <svg> element in the page's colours; `size` in inches."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 10}
     with rc_context(style):
-        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
-        for colour, curve in zip(SERIES, curves, strict=False):
-            if curve.rows:
-                _draw(axes, curve, colour, several=len(curves) > 1)
-        _dress(axes, curves)
+        draw(axes)
+        axes.tick_params(colors=TEXT, length=0)
+        axes.grid(color=LINE, linewidth=0.8)
+        for side in axes.spines.values():
+            side.set_visible(False)
+        axes.legend(frameon=False, labelcolor=TEXT)
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(drawn.getvalue(), title)
@@ -83,11 +97,6 @@ def _dress(axes: Any, curves: Sequence[Curve]) -> None:
     axes.set_ylabel("loss, nats a token", color=TEXT)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(lambda x, _: show_count(x) if x else "0")
-    axes.tick_params(colors=TEXT, length=0)
-    axes.grid(color=LINE, linewidth=0.8)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    axes.legend(frameon=False, labelcolor=TEXT)
 
 
 def running_mean(values: Sequence[float]) -> list[float]:
