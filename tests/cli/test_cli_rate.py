@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from glasshouse.alignment.human_feedback import FeedbackFolder
-from glasshouse.core.errors import DataError
+from glasshouse.cli.rate import edited
+from glasshouse.core.errors import DataError, UsageError
 from glasshouse.files import read_examples, read_preferences
 
 PROMPTS = ["Say a word.", "Say two words.", "Name a town.", "Name a dish.", "Sing."]
@@ -61,7 +62,9 @@ def test_metadata_says_who_when_and_what(rate, tmp_path, tiny_model):
     rate("b", "q")
     (row,) = rows(tmp_path / "said" / "preferences.jsonl")
     said = row["metadata"]
-    assert said["who"] == "Ada" and said["both_bad"] and said["when"].endswith("+00:00")
+    assert said["who"] == "Ada"
+    assert said["both_bad"]
+    assert said["when"].endswith("+00:00")
     assert said["left"]["model"] == said["right"]["model"] == str(tiny_model)
     assert said["left"]["seed"] != said["right"]["seed"]
 
@@ -108,7 +111,8 @@ def test_two_models_reply_once_each(rate, tmp_path, tiny_model):
 
 def test_one_model_without_temperature_is_refused(glasshouse, tiny_model):
     result = glasshouse("rate", tiny_model, "--temperature", "0")
-    assert result.code == 2 and "--other" in result.err
+    assert result.code == 2
+    assert "--other" in result.err
 
 
 def test_what_a_model_writes_cannot_move_the_cursor(rate):
@@ -124,7 +128,7 @@ def test_a_folder_with_other_rows_is_refused(tmp_path):
 
 
 def test_a_step_can_be_trained_on_what_was_said(rate, glasshouse, tmp_path, tiny_model):
-    rate("1", "t", "e1", "A town.", "e1", "Plum cake.", "e2", "La la la.")
+    rate("1", "t", "e1", "A town on a river.", "e1", "Plum cake, of course.", "e2", "La la la, " * 5)
     settings = ["--set", "sequence_length=128", "--set", "batch_tokens=128", "--set", "epochs=1"]
     for stage, file in (("dpo", "preferences"), ("reward", "preferences"), ("sft", "sft")):
         more = ["--set", "validation_fraction=0"] if stage != "sft" else []
@@ -132,3 +136,15 @@ def test_a_step_can_be_trained_on_what_was_said(rate, glasshouse, tmp_path, tiny
         result = glasshouse("train", stage, *line, *settings, *more)
         assert result.code == 0, result.err
         assert (tmp_path / "runs" / stage / stage / "model" / "model.safetensors").is_file()
+
+
+def test_the_editor_gets_the_reply_and_what_it_saves_is_taken(tmp_path, monkeypatch):
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nprintf \'Better: \' | cat - "$1" > "$1.new" && mv "$1.new" "$1"\n')
+    editor.chmod(0o755)
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", str(editor))
+    assert edited("a town") == "Better: a town"
+    monkeypatch.setenv("EDITOR", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="set EDITOR"):
+        edited("a town")

@@ -83,7 +83,7 @@ def calibrate(
         if not (out / HELD_OUT).is_file():
             seed = derive(config.seed, "held out")
             write_json(out / HELD_OUT, quality(model_folder, out / "model", held_out, config.device, seed))
-        counts["held_out"] = read_json(out / HELD_OUT)["figures"]
+        counts["figures"] = read_json(out / HELD_OUT)["figures"]
     return {**summary, **counts}
 
 

@@ -4,7 +4,7 @@ All on questions that calibration did not learn from, each asked twice: with "ho
 penalty stated. Their first half is what the baseline's one temperature is fitted on, so that confidences are
 compared on the second half alone.
 
-    {"before" | "after": {"figures", "simpleqa", "reliability", "risk_coverage", "replies"},
+    {"before" | "after": {"figures", "simpleqa", "reliability", "risk_coverage", "replies", "graded"},
      "temperature": {"before" | "after": {"temperature", "as_it_is", "scaled"}}, "figures"}
 """
 
@@ -39,7 +39,10 @@ def quality(
     for name, folder in (("before", before), ("after", after)):
         model = LanguageModel.load(folder, device=device)
         rows = knowledge.stated(asked, how_sure, replier(model))
-        graded = knowledge.penalised(asked, rules, knowledge.THRESHOLD, replier(model))
+        facts = [i for i, question in enumerate(asked) if question.bet is None]  # nobody can know a spin
+        graded = knowledge.penalised(
+            [asked[i] for i in facts], [rules[i] for i in facts], knowledge.THRESHOLD, replier(model)
+        )
         scaled = token_probabilities(model, asked)
         tested = rows[len(rows) // 2 :]
         score = knowledge.simpleqa([row["grade"] for row in graded])
@@ -47,10 +50,8 @@ def quality(
             "figures": confidence.figures(tested),
             "simpleqa": {key: estimate.as_dict() for key, estimate in score.items()},
             **curves(tested),
-            "replies": [
-                {**row, "prompt": q.messages, "penalised": each["reply"], "grade": each["grade"]}
-                for row, q, each in zip(rows, asked, graded, strict=True)
-            ],
+            "replies": [{**row, "prompt": q.messages} for row, q in zip(rows, asked, strict=True)],
+            "graded": [{**row, "prompt": asked[i].messages} for row, i in zip(graded, facts, strict=True)],
         }
         found["temperature"][name] = scaled
         found["figures"][name] = {

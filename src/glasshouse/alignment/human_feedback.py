@@ -127,7 +127,9 @@ class FeedbackFolder:
         _append(self.path / EDITED, {"messages": messages, "metadata": metadata})
         self.prefer(comparison, better)
 
-    def _judge(self, comparison: Comparison, better: Side, judgement: Mapping[str, Any], **said: bool) -> None:
+    def _judge(
+        self, comparison: Comparison, better: Side, judgement: Mapping[str, Any], **said: bool
+    ) -> None:
         chosen, rejected = comparison.replies[better], comparison.replies[1 - better]
         row = {
             "prompt": comparison.prompt,

@@ -2,13 +2,14 @@
 
 Whether the replies to one question are right jumps between 0 and 1 among questions that look alike to the
 model, and no model can learn to tell what it cannot tell. So the confidence is the rightness of the most
-frequent replies to all questions of a group (Lin et al. 2022, arXiv:2205.14334): of one kind and, with
-several `levels`, of similar agreement, the share of the replies to a question that are the same one
-(self-consistency, Wang et al. 2022, arXiv:2203.11171).
+frequent replies to all questions of a group (Lin et al. 2022, arXiv:2205.14334): of one kind and
+part and, with several `levels`, of similar agreement, the share of the replies to a question that are the
+same one (self-consistency, Wang et al. 2022, arXiv:2203.11171).
 """
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 
 from glasshouse.alignment.self_knowledge import Knowledge
@@ -25,10 +26,10 @@ def confidences(known: Sequence[Knowledge], levels: int) -> list[float]:
     samples: there agreement is the belief itself.
     """
     found = [row.share for row in known]
-    groups: dict[str, list[int]] = {}
+    groups: dict[tuple[str, str], list[int]] = {}
     for i, row in enumerate(known):
         if not row.is_bet:
-            groups.setdefault("(does not know)" if row.abstains else row.kind, []).append(i)
+            groups.setdefault(("(does not know)" if row.abstains else row.kind, row.part), []).append(i)
     graded = [i for members in groups.values() for i in members]
     for members in groups.values():
         for alike in by_agreement(known, members, levels):
@@ -41,11 +42,10 @@ def confidences(known: Sequence[Knowledge], levels: int) -> list[float]:
 
 def by_agreement(known: Sequence[Knowledge], members: Sequence[int], levels: int) -> list[list[int]]:
     """The members in up to `levels` parts of rising agreement, about equally large; equal ones together."""
-    ordered = sorted(members, key=lambda i: known[i].agreement)
-    parts: list[list[int]] = []
-    for place, i in enumerate(ordered):
-        due = place * levels // len(ordered)
-        if not parts or (due >= len(parts) and known[i].agreement > known[parts[-1][-1]].agreement):
-            parts.append([])
-        parts[-1].append(i)
-    return parts
+    ordered = sorted(known[i].agreement for i in members)
+    parts: dict[int, list[int]] = {}
+    for i in members:
+        below = bisect.bisect_left(ordered, known[i].agreement)
+        equal = bisect.bisect_right(ordered, known[i].agreement) - below
+        parts.setdefault(int(levels * (below + equal / 2) / len(ordered)), []).append(i)
+    return [parts[level] for level in sorted(parts)]

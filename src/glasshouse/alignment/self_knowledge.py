@@ -4,7 +4,7 @@ The share of replies at temperature 1 that are right is the model's own probabil
 (Kadavath et al. 2022, arXiv:2207.05221, call it P(IK)). A chance event has no right reply: there a model's
 belief is how often it goes on with each outcome when it writes about the event.
 
-    answers.jsonl     {"prompt", "kind", "unknown", "reply", "right_reply", "share", "samples"} a line
+    answers.jsonl     {"prompt", "kind", "part", "unknown", "reply", "right_reply", "share", "samples"} a line
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from glasshouse.core.seeds import derive
 from glasshouse.core.storage import write_text
 from glasshouse.evaluation.knowledge import Question
 from glasshouse.inference import LanguageModel
-from glasshouse.tokenizer import Tokenizer
 from glasshouse.world.chance import Bet
 from glasshouse.world.facts import abstains
 
@@ -40,6 +39,7 @@ class Knowledge:
 
     prompt: list[dict[str, Any]]
     kind: str
+    part: str
     unknown: str  # what one says who does not know
     reply: str  # its most frequent reply
     right_reply: str | None  # its most frequent right reply
@@ -92,6 +92,7 @@ def tally(question: Question, texts: Sequence[str]) -> Knowledge:
     return Knowledge(
         list(question.messages),
         question.kind,
+        question.part,
         question.unknown,
         counts[0][0],
         right[0] if right else None,
@@ -125,6 +126,7 @@ def _beliefs(
             Knowledge(
                 list(question.messages),
                 question.kind,
+                question.part,
                 question.unknown,
                 replies[favourite],
                 replies[favourite],

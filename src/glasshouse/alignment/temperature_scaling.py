@@ -30,7 +30,9 @@ def reply_probabilities(
     prompts = [tokenizer.encode_chat(m, add_generation_prompt=True).ids for m in conversations]
     ends = [tokenizer.end_of_turn_id]
     return (
-        text_logprobs(model.model, prompts, [[*tokenizer.encode(reply), *ends] for reply in replies], temperatures)
+        text_logprobs(
+            model.model, prompts, [[*tokenizer.encode(reply), *ends] for reply in replies], temperatures
+        )
         .double()
         .exp()
         .numpy()

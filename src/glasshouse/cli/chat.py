@@ -20,6 +20,7 @@ HELP = """\
 /quit    leave (so does Ctrl-D)
 Ctrl-C   stop a reply; what was said of it stays in the conversation"""
 
+
 def register(app: typer.Typer) -> None:
     app.command(
         "chat", epilog='\b\nExample:\n  glasshouse chat runs/pocket --once "Where was Ada Moor born?"'

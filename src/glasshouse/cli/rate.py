@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import getpass
+import os
+import shlex
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -142,7 +146,7 @@ class Session:
             key = _line("which is better, 1 or 2? ").strip()
         before = comparison.replies[_side(key)].text
         if sys.stdin.isatty():
-            text = typer.edit(before) or ""
+            text = edited(before)
         else:
             text = _line("the reply as it should be: ")
         if not text.strip():
@@ -150,6 +154,23 @@ class Session:
             return False
         self.folder.edit(comparison, _side(key), text.strip())
         return True
+
+
+def edited(text: str) -> str:
+    """The text as the person's editor leaves it: $VISUAL, $EDITOR or vi. Raises UsageError without one."""
+    editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reply.txt"
+        path.write_text(text, encoding="utf-8")
+        try:
+            left = subprocess.run([*editor, str(path)], check=False).returncode
+        except OSError as error:
+            raise UsageError(
+                f"the editor did not start: {error.strerror}",
+                where=editor[0],
+                fix="set EDITOR to one that does",
+            ) from None
+        return path.read_text(encoding="utf-8") if left == 0 else ""
 
 
 def show(comparison: Comparison) -> None:

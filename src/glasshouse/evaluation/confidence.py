@@ -113,7 +113,11 @@ def reliability(stated: Sequence[float], right: Sequence[float]) -> list[dict[st
     s, q = np.asarray(stated), np.asarray(right)
     bins = _bins(s)
     return [
-        {"stated": float(s[bins == b].mean()), "right": float(q[bins == b].mean()), "n": int((bins == b).sum())}
+        {
+            "stated": float(s[bins == b].mean()),
+            "right": float(q[bins == b].mean()),
+            "n": int((bins == b).sum()),
+        }
         for b in range(BINS)
         if (bins == b).any()
     ]

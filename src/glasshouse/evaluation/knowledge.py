@@ -53,6 +53,7 @@ class Question:
     right: Callable[[str], float] = field(repr=False)  # the exact probability that an answer is right
     unknown: str = UNKNOWN  # what one says who does not know
     kind: str = "questions"
+    part: str = "calibration"  # fine-tuning may have asked it: the part is then "train"
     bet: chance.Bet | None = None  # on a chance event
 
 
@@ -61,7 +62,7 @@ def world_questions(world: World, kind: Kind, part: Part, count: int, *stream: s
     land, rng = world.land, world.rng("knowledge", kind, part, *stream)
     if kind == "wheels":
         bets = islice(chance.bets(land, rng, part), count)
-        return [Question(bet.messages, bet.chance, kind=kind, bet=bet) for bet in bets]
+        return [Question(bet.messages, bet.chance, kind=kind, part=part, bet=bet) for bet in bets]
     tasks = {
         "questions": lambda: facts.questions(land, rng, part),
         "strangers": lambda: facts.stranger_questions(land, rng, part),
@@ -73,8 +74,11 @@ def world_questions(world: World, kind: Kind, part: Part, count: int, *stream: s
     for task in islice(tasks[kind](), count):
         name = read.wish(task.messages).name
         unknown = UNKNOWN if name is None else facts.ABSTENTION.format(n=name)
-        check = task.check
-        found.append(Question(task.messages, lambda reply, check=check: float(check(reply)), unknown, kind))
+
+        def right(reply: str, check: Callable[[str], bool] = task.check) -> float:
+            return float(check(reply))
+
+        found.append(Question(task.messages, right, unknown, kind, part))
     return found
 
 
@@ -168,5 +172,5 @@ def stated_scores(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Est
     return {
         "stated_ece": over(confidence.expected_calibration_error),
         "stated_brier_skill": over(confidence.brier_skill),
-        "bias_gap": mean(sure - right),
+        "bias_gap": mean((sure - right).tolist()),
     }

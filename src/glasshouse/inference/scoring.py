@@ -39,7 +39,7 @@ def text_logprobs(
     continuations: Sequence[Sequence[int]],
     temperatures: Sequence[float],
 ) -> Tensor:
-    """Log-probability in nats of each whole continuation at each temperature: (texts, temperatures) on CPU."""
+    """Log-probability in nats of each whole continuation at each temperature: (texts, temperatures)."""
     scores = torch.zeros(len(prompts), len(temperatures))
     for members, hidden, targets in _states(model, prompts, continuations):
         picked = _logprobs_of(model, hidden, targets, temperatures)

@@ -16,7 +16,9 @@ def calibration_svgs(measured: Mapping[str, Any]) -> dict[str, str]:
     if not measured:
         return {}
     return {
-        "reliability": svg(lambda axes: _reliability(axes, measured), "Stated confidence and rightness", (5, 4)),
+        "reliability": svg(
+            lambda axes: _reliability(axes, measured), "Stated confidence and rightness", (5, 4)
+        ),
         "risk_coverage": svg(lambda axes: _risk_coverage(axes, measured), "Risk over coverage", (5, 4)),
     }
 

@@ -92,7 +92,7 @@ YEARS = range(1901, 1961)
 
 _FIRST_NAMES, _LAST_NAMES = 90, 120
 
-CALIBRATION_SHARE = 0.3
+CALIBRATION_SHARE = 0.4
 """Of the people whom fine-tuning never asks about: those whom calibration does, and no probe."""
 
 

@@ -5,8 +5,8 @@ calibrate/conversations.jsonl            what it learns from
 calibrate/held_out.json                  before and after, with temperature scaling beside them
 calibrate/model/ state/ metrics.jsonl
 
-Questions are the user's, {"prompt", "answer"} a row, or those of the recipe's world: of the part that is
-"calibration" (world/land.py), which neither fine-tuning nor a probe asks about.
+Questions are the user's, {"prompt", "answer"} a row, or those of the recipe's world: mostly of the part that
+is "calibration" (world/land.py), which neither fine-tuning nor a probe asks about.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ from glasshouse.alignment.calibration import calibrate as teach
 from glasshouse.alignment.verifiers import ends_with_answer
 from glasshouse.core.config import Config
 from glasshouse.core.seeds import derive
-from glasshouse.evaluation.knowledge import STATED, Question, mix, world_questions
+from glasshouse.evaluation.knowledge import STATED, Kind, Question, mix, world_questions
 from glasshouse.files import read_examples, read_prompts
 from glasshouse.pipeline.documents import read_rows
 from glasshouse.pipeline.stages.corpus import TRAIN
@@ -40,6 +40,8 @@ class QuestionCounts(Config):
     sums: int = Field(default=240, ge=0)
     two_step_direct: int = Field(default=150, ge=0)
     wheels: int = Field(default=96, ge=0)
+    familiar_questions: int = Field(default=240, ge=0)  # about people whom fine-tuning asked about
+    familiar_strangers: int = Field(default=120, ge=0)
 
 
 class CalibrateStage(CalibrationConfig):
@@ -69,11 +71,10 @@ def questions(config: CalibrateStage, world: World | None) -> tuple[list[Questio
         rows, kept = split(read_prompts(config.data), config.validation_fraction)
         return [question_of(row) for row in rows], [question_of(row) for row in kept]
     assert world is not None, "the recipe says where questions come from"
-    asked = [
-        question
-        for kind, count in config.world_questions.model_dump().items()
-        for question in world_questions(world, kind, "calibration", count, "calibrate")
-    ]
+    asked: list[Question] = []
+    for name, count in config.world_questions.model_dump().items():
+        kind = cast("Kind", name.removeprefix("familiar_"))
+        asked += world_questions(world, kind, "calibration" if kind == name else "train", count, "calibrate")
     return asked, mix(world, STATED, "heldout", config.held_out, "calibrate")
 
 
