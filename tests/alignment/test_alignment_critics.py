@@ -1,4 +1,4 @@
-"""Critics: the exact one's faults add up to the gold reward, and what a language model is asked and believed."""
+"""Critics: the exact one's faults add up to the gold reward; what a language model is asked and believed."""
 
 import itertools
 import random

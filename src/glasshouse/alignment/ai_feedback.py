@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +33,8 @@ class FeedbackConfig(Config):
     max_new_tokens: int = Field(96, ge=1)  # of a reply
     temperature: float = Field(1.0, gt=0)  # of the replies that are judged
     rehearsal: float = Field(0.0, ge=0)  # conversations learnt before, for each revision, among them
-    comparisons: int = Field(1, ge=1)  # pairs of replies to each prompt
+    comparisons: int = Field(1, ge=0)  # pairs of sampled replies to each prompt
+    contrasts: int = Field(1, ge=0)  # pairs of a reply with one to another prompt, for each prompt
     ai_share: float = Field(1.0, ge=0, le=1)  # of the pairs: labelled by the critic; the others by raters
     validation_fraction: float = Field(0.1, ge=0, lt=0.5)  # of the prompts, whose pairs measure the model
     seed: int = 0
@@ -93,21 +95,17 @@ def about_critiques(rows: Sequence[Row]) -> dict[str, Any]:
 def write_comparisons(
     policy: Path,
     examples: Sequence[Mapping[str, Any]],
+    critiques: Sequence[Row],
     constitution: Constitution,
     labellers: tuple[Labeller, Labeller | None],
     config: FeedbackConfig,
 ) -> list[Row]:
-    """Preference pairs: two replies of the policy that a principle, or a rater, tells apart.
+    """Preference pairs: two replies to a prompt that a principle, or a rater, tells apart.
 
     A pair that the drawn principle does not tell apart goes to the next one, up to `rounds`. Raises DataError
     when none is told apart.
     """
-    pairs: list[tuple[Mapping[str, Any], tuple[str, str]]] = []
-    for example, said in zip(
-        examples, sample(policy, examples, 2 * config.comparisons, "comparisons", config), strict=True
-    ):
-        found = dict.fromkeys(zip(said[::2], said[1::2], strict=True))  # the same pair teaches once
-        pairs += [(example, pair) for pair in found if pair[0].strip() != pair[1].strip()]
+    pairs = _pairs(policy, examples, critiques, config)
     by_critic = [
         derive(config.seed, "label", number) / 2**63 < config.ai_share for number in range(len(pairs))
     ]
@@ -119,12 +117,13 @@ def write_comparisons(
             if not left or labeller is None:
                 break
             asked = [
-                Comparison(pairs[place][0]["prompt"], pairs[place][1], drawn[place][step]) for place in left
+                Comparison(pairs[place].example["prompt"], pairs[place].replies, drawn[place][step])
+                for place in left
             ]
             for place, one, better in zip(left, asked, labeller.choose(asked), strict=True):
                 if better is not None:
                     principle = one.principle.name if wanted else None
-                    rows[place] = _pair(*pairs[place], better, principle, labeller.name, config)
+                    rows[place] = _row(pairs[place], better, principle, labeller.name, config)
             left = [place for place in left if rows[place] is None]
     told = [row for row in rows if row is not None]
     if not any(not row["held_out"] for row in told):
@@ -136,25 +135,50 @@ def write_comparisons(
     return told
 
 
-def _pair(
-    example: Mapping[str, Any],
-    replies: tuple[str, str],
-    better: int,
-    principle: str | None,
-    labelled_by: str,
-    config: FeedbackConfig,
-) -> Row:
+@dataclass(frozen=True)
+class _Pair:
+    example: Mapping[str, Any]
+    replies: tuple[str, str]
+    made: str  # "sampled" twice; "revised", against the first reply; one of them of an "other prompt"
+
+
+def _pairs(
+    policy: Path, examples: Sequence[Mapping[str, Any]], critiques: Sequence[Row], config: FeedbackConfig
+) -> list[_Pair]:
+    """Pairs of different replies, each once."""
+    samples = sample(policy, examples, max(1, 2 * config.comparisons), "comparisons", config)
+    found: dict[tuple[int, tuple[str, str]], str] = {}
+    for number, said in enumerate(samples):
+        for pair in zip(said[::2], said[1::2], strict=False):
+            found.setdefault((number, pair), "sampled")
+    for number, row in enumerate(critiques):
+        found.setdefault((number, (row["reply"], row["revision"])), "revised")
+    for number, said in enumerate(samples):
+        rng = python_rng(config.seed, "other prompts", number)
+        for _ in range(config.contrasts):
+            other = samples[rng.randrange(len(samples))][0]
+            found.setdefault((number, (said[0], other)), "other prompt")
+    return [
+        _Pair(examples[number], replies, made)
+        for (number, replies), made in found.items()
+        if replies[0].strip() and replies[1].strip() and replies[0].strip() != replies[1].strip()
+    ]
+
+
+def _row(pair: _Pair, better: int, principle: str | None, labelled_by: str, config: FeedbackConfig) -> Row:
     """A row of the usual preference shape. Which are held out depends on the prompt alone."""
-    number = derive(0, json.dumps(example["prompt"], sort_keys=True)) / 2**63
+    prompt = pair.example["prompt"]
+    number = derive(0, json.dumps(prompt, sort_keys=True)) / 2**63
     row = {
-        "prompt": example["prompt"],
-        "chosen": [turn(replies[better])],
-        "rejected": [turn(replies[1 - better])],
+        "prompt": prompt,
+        "chosen": [turn(pair.replies[better])],
+        "rejected": [turn(pair.replies[1 - better])],
         "principle": principle,
+        "made": pair.made,
         "labelled_by": labelled_by,
         "held_out": number < config.validation_fraction,
     }
-    return row | ({"kind": example["kind"]} if "kind" in example else {})
+    return row | ({"kind": pair.example["kind"]} if "kind" in pair.example else {})
 
 
 def sample(

@@ -4,7 +4,8 @@ Supervised phase: the policy replies to prompts at temperature 1; a critic holds
 drawn from the constitution, one after the other, and revises it; the policy is fine-tuned on the last
 revisions, among some of what it had learnt before. Preference phase: two replies of that policy to each
 prompt, of which a principle tells the better; a preference model (reward_model.py) from such pairs; PPO
-(ppo.py) from it.
+(ppo.py) from it. Beside the paper's pairs stand a reply with its revision, and one with a reply to another
+prompt: a policy that has learnt to keep the principles hardly samples what goes against them any more.
 
     out/identity.json         what the work depends on: a folder goes on only with the same
     out/critiques.jsonl       {"prompt", "reply", "principle", "critique", "revision", "rounds"}
@@ -120,10 +121,18 @@ def constitutional(
         raise ConfigError("ai_share is below 1, and there are no raters", fix="set ai_share=1")
     room = config.sequence_length - config.max_new_tokens
     prompts = Prompts.encode(examples, Tokenizer.load(model_folder), room)
-    check_identity(out / "identity.json", model_folder, prompts, constitution, critic, config)
+    identity = {
+        "settings": config.model_dump(mode="json", exclude={"device"}),
+        "model": hash_folder(model_folder),
+        "prompts": prompts.sha256,
+        "constitution": constitution.sha256,
+        "critic": critic.name,
+        "raters": None if raters is None else raters.name,
+    }
+    check_identity(out / "identity.json", identity)
     results: dict[str, Any] = {"prompts": len(prompts), "left_out": prompts.left_out}
     phases: list[dict[str, Any]] = []
-    policy = model_folder
+    policy, rows = model_folder, []
     if config.supervised is not None:
         rows = once(
             out / CRITIQUES, lambda: write_critiques(policy, prompts.examples, constitution, critic, config)
@@ -138,14 +147,14 @@ def constitutional(
         policy = folder / "model"
     if config.preference is not None:
         labellers = (critic, raters)
-        rows = once(
+        pairs = once(
             out / COMPARISONS,
-            lambda: write_comparisons(policy, prompts.examples, constitution, labellers, config),
+            lambda: write_comparisons(policy, prompts.examples, rows, constitution, labellers, config),
         )
-        results |= {"comparisons": len(rows), "labels": Counter(row["labelled_by"] for row in rows)}
-        held_out = [row for row in rows if row["held_out"]]
+        results |= {"comparisons": len(pairs), "labels": dict(Counter(pair["labelled_by"] for pair in pairs))}
+        held_out = [pair for pair in pairs if pair["held_out"]]
         judging = out / PREFERENCE_MODEL
-        learnt = [row for row in rows if not row["held_out"]]
+        learnt = [pair for pair in pairs if not pair["held_out"]]
         phases.append(reward_model(policy, learnt, judging, config.loop("preference"), held_out))
         results["preference_quality"] = phases[-1].get("quality")
         scorer = RewardModel.load(judging / "model")
@@ -155,22 +164,8 @@ def constitutional(
     return {**phases[-1], **results, **spent}
 
 
-def check_identity(
-    path: Path,
-    model_folder: Path,
-    prompts: Prompts,
-    constitution: Constitution,
-    critic: Critic,
-    config: ConstitutionalConfig,
-) -> None:
+def check_identity(path: Path, identity: Mapping[str, Any]) -> None:
     """Write down what the work depends on; raise ConfigError where the folder holds other work."""
-    identity = {
-        "settings": config.model_dump(mode="json", exclude={"device"}),
-        "model": hash_folder(model_folder),
-        "prompts": prompts.sha256,
-        "constitution": constitution.sha256,
-        "critic": critic.name,
-    }
     if not path.exists():
         write_json(path, identity)
         return

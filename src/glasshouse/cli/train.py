@@ -158,7 +158,7 @@ def constitution(
     out: Out,
     constitution: Annotated[
         str,
-        typer.Option("--constitution", metavar="FILE", help="YAML file of principles, or a shipped one's name."),
+        typer.Option("--constitution", metavar="FILE", help="YAML file of principles, or general."),
     ] = "general",
     critic: Annotated[
         str,
@@ -172,9 +172,7 @@ def constitution(
     from glasshouse.pipeline.train import train_constitution
 
     files = all_data(data, more)
-    tables.show_run(
-        train_constitution(model, files, out, constitution, critic, settings or (), device).path
-    )
+    tables.show_run(train_constitution(model, files, out, constitution, critic, settings or (), device).path)
 
 
 @app.command(epilog="\b\nExample:\n  glasshouse train pretrain --data books/ --out runs/books")

@@ -86,8 +86,8 @@ ROUNDS = (
     _Round("open", 0.25, 96, {"reply_words": _words}),
     _Round("reports", 0.5, 72, {"format_validity": _valid_json, "analysis_field_accuracy": _field_accuracy}),
 )
-GOLD = {"open": "gold_open", "strangers": "gold_strangers", "harmful": "gold_harmful", "harmless": "gold_harmless"}
-"""Rounds whose replies the world's exact judge reads too, at most 1 each (world/gold.py), and their probes."""
+GOLD = {kind: f"gold_{kind}" for kind in ("open", "strangers", "harmful", "harmless")}
+"""Rounds whose replies the world's exact judge reads too, at most 1 each (world/gold.py): their probes."""
 
 PROBES = (*(name for round_ in ROUNDS for name in round_.probes), *GOLD.values())
 
