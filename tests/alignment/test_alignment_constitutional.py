@@ -72,7 +72,7 @@ def settings(**changes):
         "device": "cpu",
         "supervised": {**small, "epochs": 3, "checkpoint_every_seconds": 0},
         "preference": {**small, "epochs": 1, "checkpoint_every_seconds": 0},
-        "ppo": {**small, "max_new_tokens": 8, "tokens": 4 * 8 * 96, "checkpoint_every_seconds": 0},
+        "grpo": {**small, "max_new_tokens": 8, "tokens": 4 * 8 * 96, "checkpoint_every_seconds": 0},
     }
     return ConstitutionalConfig.parse(plain | changes)
 
@@ -148,7 +148,7 @@ def test_comparisons_are_preference_pairs_by_principle(whole):
 
 
 def test_the_policy_is_that_of_the_last_phase(whole):
-    """The preference model judges, ppo trains, and both phases' work is counted together."""
+    """The preference model judges, GRPO trains, and both phases' work is counted together."""
     out, result = whole
     last = rows_of(out / "metrics.jsonl")[-1]
     assert {"reward_proxy", "kl"} <= last.keys()
@@ -162,7 +162,7 @@ def test_the_policy_is_that_of_the_last_phase(whole):
     ).read_bytes()
 
 
-@pytest.mark.parametrize("stop", ["supervised", "comparisons", "ppo"])
+@pytest.mark.parametrize("stop", ["supervised", "comparisons", "grpo"])
 def test_a_killed_run_goes_on_with_the_same_bits(base, whole, tmp_path, monkeypatch, stop):
     """Wherever it was stopped: in a file that is being made, or between two steps of a loop."""
 
@@ -174,7 +174,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(base, whole, tmp_path, monkeypa
             patch.setattr(Plain, "choose", fail)
         else:
             real, started = loop._Run.one_step, []
-            loops = {"supervised": 1, "ppo": 3}[stop]  # that have started when it stops
+            loops = {"supervised": 1, "grpo": 3}[stop]  # that have started when it stops
 
             def step(run):
                 if run.step == 0:
@@ -192,7 +192,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(base, whole, tmp_path, monkeypa
 
 
 def test_supervised_alone_leaves_its_policy_on_top(base, tmp_path):
-    config = settings(preference=None, ppo=None)
+    config = settings(preference=None, grpo=None)
     result = constitutional(base, EXAMPLES, PRINCIPLES, Plain(), tmp_path, config, rehearsal=[])
     assert (tmp_path / "model" / "model.safetensors").exists()
     assert not (tmp_path / "comparisons.jsonl").exists()
@@ -203,7 +203,7 @@ def test_rehearsal_takes_so_many_conversations_for_each_revision(base, tmp_path)
     earlier = [
         {"messages": [*example["prompt"], {"role": "assistant", "content": "Old."}]} for example in EXAMPLES
     ]
-    config = settings(preference=None, ppo=None, rehearsal=0.5)
+    config = settings(preference=None, grpo=None, rehearsal=0.5)
     result = constitutional(base, EXAMPLES, PRINCIPLES, Plain(), tmp_path, config, rehearsal=earlier * 9)
     assert result["conversations"] == 12 + 6
 
@@ -238,7 +238,7 @@ def test_a_critic_that_tells_nothing_apart_is_an_error(base, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"ppo": None}, {"preference": None}, {"supervised": None, "preference": None, "ppo": None}]
+    "changes", [{"grpo": None}, {"preference": None}, {"supervised": None, "preference": None, "grpo": None}]
 )
 def test_phases_that_lack_another_are_refused(changes):
     with pytest.raises((ConfigError, ValidationError), match="preference"):

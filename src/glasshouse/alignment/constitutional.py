@@ -3,9 +3,13 @@
 Supervised phase: the policy replies to prompts at temperature 1; a critic holds each reply against principles
 drawn from the constitution, one after the other, and revises it; the policy is fine-tuned on the last
 revisions, among some of what it had learnt before. Preference phase: two replies of that policy to each
-prompt, of which a principle tells the better; a preference model (reward_model.py) from such pairs; PPO
-(ppo.py) from it. Beside the paper's pairs stand a reply with its revision, and one with a reply to another
-prompt: a policy that has learnt to keep the principles hardly samples what goes against them any more.
+prompt, of which a principle tells the better; a preference model (reward_model.py) from such pairs; and
+reinforcement learning from it. Beside the paper's pairs stand a reply with its revision, and one with a reply
+to another prompt: a policy that keeps the principles hardly samples what goes against them any more.
+
+Where the paper has PPO, this is GRPO (grpo.py). A preference model only compares replies to one prompt: the
+mean of a group takes away what is the prompt's own, exactly, where a value head would have to learn it; and a
+group of equal replies, which are most of a principled policy's, moves nothing.
 
     out/identity.json         what the work depends on: a folder goes on only with the same
     out/critiques.jsonl       {"prompt", "reply", "principle", "critique", "revision", "rounds"}
@@ -40,8 +44,8 @@ from glasshouse.alignment.ai_feedback import (
 )
 from glasshouse.alignment.constitution import Constitution
 from glasshouse.alignment.critique import Critic
+from glasshouse.alignment.grpo import GRPOConfig, grpo
 from glasshouse.alignment.judge import Judge, LearntJudge
-from glasshouse.alignment.ppo import PPOConfig, ppo
 from glasshouse.alignment.prompts import Prompts
 from glasshouse.alignment.reward_model import RewardConfig, RewardModel, reward_model
 from glasshouse.alignment.sft import SFTConfig, sft
@@ -55,8 +59,8 @@ CRITIQUES, COMPARISONS = "critiques.jsonl", "comparisons.jsonl"
 SUPERVISED, PREFERENCE_MODEL = "supervised", "preference_model"
 
 
-class PolicyConfig(PPOConfig):
-    """PPO's settings; one pass over the prompts where neither tokens nor epochs are given."""
+class PolicyConfig(GRPOConfig):
+    """GRPO's settings; one pass over the prompts where neither tokens nor epochs are given."""
 
     @model_validator(mode="before")
     @classmethod
@@ -71,22 +75,22 @@ class ConstitutionalConfig(FeedbackConfig):
 
     supervised: SFTConfig | None = SFTConfig.parse({})
     preference: RewardConfig | None = RewardConfig.parse({})
-    ppo: PolicyConfig | None = PolicyConfig.parse({})
+    grpo: PolicyConfig | None = PolicyConfig.parse({})
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
-        if (self.preference is None) != (self.ppo is None):
+        if (self.preference is None) != (self.grpo is None):
             raise ValueError(
-                "ppo learns from the preference model: set both, or preference=null and ppo=null"
+                "grpo learns from the preference model: set both, or preference=null and grpo=null"
             )
-        if self.supervised is None and self.ppo is None:
-            raise ValueError("there is no phase left: set supervised, or preference and ppo")
+        if self.supervised is None and self.grpo is None:
+            raise ValueError("there is no phase left: set supervised, or preference and grpo")
         return self
 
     @property
     def sequence_length(self) -> int:
         """The longest row of all phases."""
-        loops = (self.supervised, self.preference, self.ppo)
+        loops = (self.supervised, self.preference, self.grpo)
         return max(loop.sequence_length for loop in loops if loop is not None)
 
     def loop(self, phase: str) -> Any:
@@ -117,7 +121,7 @@ def constitutional(
     measured. Raises ConfigError when `out` holds other work, DataError when nothing is left to learn from.
     """
     out, model_folder = Path(out), Path(model_folder)
-    if config.ppo is not None and config.ai_share < 1 and raters is None:
+    if config.grpo is not None and config.ai_share < 1 and raters is None:
         raise ConfigError("ai_share is below 1, and there are no raters", fix="set ai_share=1")
     room = config.sequence_length - config.max_new_tokens
     prompts = Prompts.encode(examples, Tokenizer.load(model_folder), room)
@@ -138,7 +142,7 @@ def constitutional(
             out / CRITIQUES, lambda: write_critiques(policy, prompts.examples, constitution, critic, config)
         )
         results |= about_critiques(rows)
-        folder = out if config.ppo is None else out / SUPERVISED
+        folder = out if config.grpo is None else out / SUPERVISED
         learnt: list[Mapping[str, Any]] = [
             {"messages": [*row["prompt"], turn(row["revision"])], "source": "revisions"} for row in rows
         ]
@@ -159,7 +163,7 @@ def constitutional(
         results["preference_quality"] = phases[-1].get("quality")
         scorer = RewardModel.load(judging / "model")
         proxy = LearntJudge(f"preference model {hash_file(judging / 'model' / 'model.safetensors')}", scorer)
-        phases.append(ppo(policy, prompts.examples, proxy, out, config.loop("ppo"), gold=gold))
+        phases.append(grpo(policy, prompts.examples, proxy, out, config.loop("grpo"), gold=gold))
     spent = {name: sum(phase[name] for phase in phases) for name in ("steps", "tokens", "seconds", "flops")}
     return {**phases[-1], **results, **spent}
 
