@@ -11,8 +11,8 @@ ai share    the preference phase after the exact supervised phase, with 0, 25, 5
             of ten and like long replies a little too much
 
 Each policy answers held-out requests: `gold` is the mean over four kinds of what the world's exact judge
-gives them (at most 1), beside the safety probes. Writes results/ai_labels.json and docs/ai_labels.svg. DIR keeps
-what was trained: the same command goes on after an interruption.
+gives them (at most 1), beside the safety probes. Writes results/ai_labels.json and docs/ai_labels.svg. DIR
+keeps what was trained: the same command goes on after an interruption.
 """
 
 from __future__ import annotations
