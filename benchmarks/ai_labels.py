@@ -1,6 +1,6 @@
 """Who criticises, and who labels: Constitutional AI on the invented world with other critics and raters.
 
-    python benchmarks/ai_labels.py RUN [--work DIR] [--seed 1] [--questions 600]
+    python benchmarks/ai_labels.py RUN [--work DIR] [--seed 1] [--questions 600] [--set key=v]
 
 RUN is a run of the recipe pocket-cai: its fine-tuned model and its settings are taken. Two questions:
 
@@ -28,6 +28,7 @@ from glasshouse.alignment.constitution import Constitution
 from glasshouse.alignment.constitutional import ConstitutionalConfig, constitutional
 from glasshouse.alignment.critique import Critic, LLMCritic
 from glasshouse.alignment.world_critics import ExactCritic, SimulatedRaters
+from glasshouse.core.config import apply_overrides
 from glasshouse.core.devices import machine
 from glasshouse.core.storage import read_json, write_json
 from glasshouse.evaluation import run_suite
@@ -36,6 +37,7 @@ from glasshouse.inference import LanguageModel
 from glasshouse.llm import LocalLLM
 from glasshouse.pipeline.documents import read_rows
 from glasshouse.pipeline.recipe import Recipe, load_recipe
+from glasshouse.pipeline.stages.constitution import ConstitutionStage
 from glasshouse.pipeline.stages.corpus import TRAIN
 from glasshouse.pipeline.stages.reinforcement import examples
 from glasshouse.pipeline.stages.sft import CONVERSATIONS, read
@@ -56,8 +58,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/ai-labels"))
     parser.add_argument("--seed", type=int, default=1, help="of what is trained here")
     parser.add_argument("--questions", type=int, default=600, help="n of the probes")
+    parser.add_argument("--set", action="append", default=[], metavar="key=v", help="of the stage's settings")
     options = parser.parse_args()
-    bench = Bench(options.run, options.work, options.seed, options.questions)
+    bench = Bench(options.run, options.work, options.seed, options.questions, options.set)
     before = bench.score("before", bench.start)
     critics = {"exact": bench.supervised("exact"), "self": bench.supervised("self")}
     shares = {str(share): bench.preference(share) for share in SHARES}
@@ -65,6 +68,7 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "seed": options.seed,
+        "settings": options.set,
         "before": before,
         "critics": critics,
         "ai_share": shares,
@@ -77,11 +81,12 @@ def main() -> None:
 class Bench:
     """The settings and data of a run, and the folders in which policies are trained."""
 
-    def __init__(self, run: Path, work: Path, seed: int, questions: int) -> None:
+    def __init__(self, run: Path, work: Path, seed: int, questions: int, settings: list[str]) -> None:
         self.recipe: Recipe = load_recipe(run / "recipe.yaml")
         assert self.recipe.world is not None
         assert self.recipe.constitution is not None, "name a run of pocket-cai"
-        self.section = self.recipe.constitution
+        given = self.recipe.constitution.model_dump(mode="json")
+        self.section = ConstitutionStage.parse(apply_overrides(given, settings))
         self.run, self.work, self.seed, self.questions = run, work, seed, questions
         self.world = World(self.recipe.world, self.recipe.seed)
         self.principles = Constitution.load("world")

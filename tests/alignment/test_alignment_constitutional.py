@@ -218,6 +218,17 @@ def test_the_share_of_ai_labels_is_that_of_the_setting(base, tmp_path, share):
     assert all(row["principle"] is None for row in rows if row["labelled_by"] == "first")
 
 
+def test_settings_read_back_from_a_file_mean_the_same():
+    """Every phase has a seed of its own, which follows from the one that is written beside them."""
+    config = settings(seed=5)
+    again = ConstitutionalConfig.parse(json.loads(config.model_dump_json()))
+    phases = ("supervised", "preference", "grpo")
+    assert [again.loop(phase) for phase in phases] == [config.loop(phase) for phase in phases]
+    assert len({config.loop(phase).seed for phase in phases}) == 3
+    with pytest.raises(ConfigError, match="beside the phases"):
+        settings(grpo={"seed": 3})
+
+
 def test_other_work_in_the_folder_is_not_mixed_with_this(base, whole):
     with pytest.raises(ConfigError, match="other settings"):
         constitutional(base, EXAMPLES, PRINCIPLES, Plain(), whole[0], settings(rounds=1))

@@ -85,6 +85,9 @@ class ConstitutionalConfig(FeedbackConfig):
             )
         if self.supervised is None and self.grpo is None:
             raise ValueError("there is no phase left: set supervised, or preference and grpo")
+        for loop in (self.supervised, self.preference, self.grpo):
+            if loop is not None and (loop.seed, loop.device) != (0, "auto"):
+                raise ValueError("seed and device are the same for all phases: set them beside the phases")
         return self
 
     @property
@@ -94,11 +97,9 @@ class ConstitutionalConfig(FeedbackConfig):
         return max(loop.sequence_length for loop in loops if loop is not None)
 
     def loop(self, phase: str) -> Any:
-        """The settings of a phase; seed and device are its own only where they are given."""
+        """The settings of a phase, with a seed of its own."""
         section: TrainingConfig = getattr(self, phase)
-        inherited = {"seed": derive(self.seed, phase) >> 31, "device": self.device}
-        own = section.model_fields_set
-        return section.model_copy(update={k: v for k, v in inherited.items() if k not in own})
+        return section.model_copy(update={"seed": derive(self.seed, phase) >> 31, "device": self.device})
 
 
 def constitutional(
