@@ -114,7 +114,7 @@ class Bench:
         config = self.config(supervised=None, ai_share=share)
         critic = ExactCritic(self.world, self.principles)
         found = self._train(self.work / "exact" / "model", critic, out, config)
-        told = {"labels": found["labels"], "accuracy": found["preference_quality"]["accuracy"]}
+        told = {"labels": found["labels"], "accuracy": found["phases"]["preference"]["quality"]["accuracy"]}
         return {**told, **self.score(out.name, out / "model")}
 
     def _train(self, model: Path, critic: Critic, out: Path, config: ConstitutionalConfig) -> dict[str, Any]:

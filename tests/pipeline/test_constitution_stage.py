@@ -97,8 +97,8 @@ def test_the_stage_with_the_exact_critic_leaves_readable_work_and_a_model(tiny_r
     done = constitution(
         config, tiny_run / "sft" / "model", out, world, lambda: read(earlier), tiny_run / "corpus"
     )
-    assert (done["replies"], done["conversations"]) == (15, 15 + 15)
-    assert done["replayed"] > 0
+    assert (done["replies"], done["phases"]["supervised"]["conversations"]) == (15, 15 + 15)
+    assert done["phases"]["supervised"]["replayed"] > 0
     assert sorted(name.split()[0] for name in done["labels"]) == ["judge", "raters"]
     rows = [json.loads(line) for line in (out / "critiques.jsonl").read_text().splitlines()]
     refusals = [row["revision"] for row in rows if row["kind"] == "harmful"]

@@ -136,7 +136,7 @@ def constitutional(
     }
     check_identity(out / "identity.json", identity)
     results: dict[str, Any] = {"prompts": len(prompts), "left_out": prompts.left_out}
-    phases: list[dict[str, Any]] = []
+    phases: dict[str, dict[str, Any]] = {}
     policy, rows = model_folder, []
     if config.supervised is not None:
         rows = once(
@@ -148,7 +148,7 @@ def constitutional(
             {"messages": [*row["prompt"], turn(row["revision"])], "source": "revisions"} for row in rows
         ]
         learnt += islice(rehearsal, int(config.rehearsal * len(rows)))
-        phases.append(sft(policy, learnt, folder, config.loop("supervised"), replay))
+        phases["supervised"] = sft(policy, learnt, folder, config.loop("supervised"), replay)
         policy = folder / "model"
     if config.preference is not None:
         labellers = (critic, raters)
@@ -160,13 +160,17 @@ def constitutional(
         held_out = [pair for pair in pairs if pair["held_out"]]
         judging = out / PREFERENCE_MODEL
         learnt = [pair for pair in pairs if not pair["held_out"]]
-        phases.append(reward_model(policy, learnt, judging, config.loop("preference"), held_out))
-        results["preference_quality"] = phases[-1].get("quality")
+        settings = config.loop("preference")
+        phases["preference"] = reward_model(policy, learnt, judging, settings, held_out)
         scorer = RewardModel.load(judging / "model")
         proxy = LearntJudge(f"preference model {hash_file(judging / 'model' / 'model.safetensors')}", scorer)
-        phases.append(grpo(policy, prompts.examples, proxy, out, config.loop("grpo"), gold=gold))
-    spent = {name: sum(phase[name] for phase in phases) for name in ("steps", "tokens", "seconds", "flops")}
-    return {**phases[-1], **results, **spent}
+        phases["grpo"] = grpo(policy, prompts.examples, proxy, out, config.loop("grpo"), gold=gold)
+    spent = {
+        name: sum(phase[name] for phase in phases.values())
+        for name in ("steps", "tokens", "seconds", "flops")
+    }
+    last = phases["supervised" if config.grpo is None else "grpo"]
+    return {**last, **results, **spent, "phases": phases}
 
 
 def check_identity(path: Path, identity: Mapping[str, Any]) -> None:
