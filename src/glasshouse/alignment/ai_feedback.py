@@ -32,7 +32,6 @@ class FeedbackConfig(Config):
     rounds: int = Field(4, ge=1)  # principles that a reply is held against (the paper's number), none twice
     max_new_tokens: int = Field(96, ge=1)  # of a reply
     temperature: float = Field(1.0, gt=0)  # of the replies that are judged
-    rehearsal: float = Field(0.0, ge=0)  # conversations learnt before, for each revision, among them
     comparisons: int = Field(1, ge=0)  # pairs of sampled replies to each prompt
     contrasts: int = Field(1, ge=0)  # pairs of a reply with one to another prompt, for each prompt
     ai_share: float = Field(1.0, ge=0, le=1)  # of the pairs: labelled by the critic; the others by raters

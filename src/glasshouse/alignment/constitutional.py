@@ -31,7 +31,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from glasshouse.alignment.ai_feedback import (
     FeedbackConfig,
@@ -73,6 +73,7 @@ class PolicyConfig(GRPOConfig):
 class ConstitutionalConfig(FeedbackConfig):
     """Feedback, and the settings of the three loops; null leaves a phase out."""
 
+    rehearsal: float = Field(0.0, ge=0)  # conversations learnt before, for each revision, among them
     supervised: SFTConfig | None = SFTConfig.parse({})
     preference: RewardConfig | None = RewardConfig.parse({})
     grpo: PolicyConfig | None = PolicyConfig.parse({})
