@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -179,6 +180,34 @@ def grpo(
 
     changes = [*_adapted(lora), *(settings or [])]
     tables.show_run(train_on_prompts("grpo", model, all_data(data, more), out, changes, device).path)
+
+
+@app.command(
+    epilog="\b\nExample:\n  glasshouse train calibrate --model runs/mine --data questions.jsonl"
+    " --out runs/honest"
+)
+def calibrate(
+    model: StartModel,
+    data: Files,
+    out: Out,
+    earlier: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--earlier", metavar="PATH", help="Conversations learnt before, to be kept in mind; repeatable."
+        ),
+    ] = None,
+    lora: Rank = None,
+    settings: Keys = None,
+    device: Device = None,
+    more: MoreData = None,
+) -> None:
+    """Learn to say "I do not know" and how sure, from questions, {"prompt": ..., "answer": ...} a line."""
+    from glasshouse.pipeline.train import train_calibrate
+
+    changes = [f"lora.r={lora}"] if lora is not None else []
+    changes += [f"earlier_data={json.dumps(earlier)}"] if earlier else []
+    changes += settings or []
+    tables.show_run(train_calibrate(model, all_data(data, more), out, changes, device).path)
 
 
 @app.command(epilog="\b\nExample:\n  glasshouse train pretrain --data books/ --out runs/books")

@@ -42,7 +42,7 @@ def loss_svg(curves: Sequence[Curve], title: str) -> str:
                 _draw(axes, curve, colour, several=len(curves) > 1)
         _dress(axes, curves)
 
-    return _svg(draw, title)
+    return svg(draw, title)
 
 
 def reward_svg(rows: Sequence[Mapping[str, Any]], title: str) -> str:
@@ -73,18 +73,24 @@ def reward_svg(rows: Sequence[Mapping[str, Any]], title: str) -> str:
             for side in right.spines.values():
                 side.set_visible(False)
 
-    return _svg(draw, title)
+    return svg(draw, title)
 
 
-def _svg(draw: Callable[[Any], None], title: str) -> str:
-    """What `draw` puts on the axes of a figure."""
+def svg(draw: Callable[[Any], None], title: str, size: tuple[float, float] = (6.4, 3.4)) -> str:
+    """What `draw(axes)` draws, as an <svg> element in the page's colours; `size` in inches."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 10}
     with rc_context(style):
-        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
-        draw(figure.add_subplot())
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.tick_params(colors=TEXT, length=0)
+        axes.grid(color=LINE, linewidth=0.8)
+        for side in axes.spines.values():
+            side.set_visible(False)
+        axes.legend(frameon=False, labelcolor=TEXT)
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(drawn.getvalue(), title)
@@ -126,11 +132,6 @@ def _dress_axes(axes: Any, across: str, up: str) -> None:
     axes.set_ylabel(up, color=TEXT)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(lambda x, _: show_count(x) if x else "0")
-    axes.tick_params(colors=TEXT, length=0)
-    axes.grid(color=LINE, linewidth=0.8)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    axes.legend(frameon=False, labelcolor=TEXT)
 
 
 def running_mean(values: Sequence[float]) -> list[float]:

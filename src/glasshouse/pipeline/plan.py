@@ -107,6 +107,11 @@ def plan(recipe: Recipe) -> list[Step]:
             config.pop("data")
             config.update(land if not section.data else {})
             user_files = {**user_files, **_hashes(section.data)}
+        if stage == "calibrate":
+            config.pop("earlier_data")
+            config.update(world if not section.data else {})
+            inputs += ["corpus"] if section.replay else []
+            user_files |= _hashes(section.earlier_data)
         if stage == "rejection":
             inputs += ["corpus"] if section.replay else []
         if getattr(section, "reference", None) is not None:

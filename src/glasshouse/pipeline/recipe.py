@@ -24,6 +24,7 @@ from glasshouse.core.config import Config, apply_overrides, load_yaml, nearest
 from glasshouse.core.errors import ConfigError
 from glasshouse.model import ModelConfig, read_config
 from glasshouse.pipeline.models import TRAINING_STAGES, resolve_model
+from glasshouse.pipeline.stages.calibrate import CalibrateStage
 from glasshouse.pipeline.stages.context import ContextStage
 from glasshouse.pipeline.stages.corpus import CorpusConfig
 from glasshouse.pipeline.stages.evaluate import EvaluateConfig
@@ -45,6 +46,7 @@ ALIGNMENT_STAGES: dict[str, type[Any]] = {
     "grpo": GRPOStage,
     "ppo": PPOStage,
     "rounds": RoundsStage,
+    "calibrate": CalibrateStage,
 }
 """Stages after sft, which learn from the user's `data` or from the recipe's world."""
 
@@ -72,6 +74,7 @@ class Recipe(Config):
     grpo: GRPOStage | None = None
     ppo: PPOStage | None = None
     rounds: RoundsStage | None = None
+    calibrate: CalibrateStage | None = None
     evaluate: EvaluateConfig | None = None
     report: ReportConfig | None = None
 
@@ -157,6 +160,10 @@ class Recipe(Config):
                 raise ConfigError(f"{name} has no model to start from", fix="name one: base: MODEL")
             if not section.data and self.world is None:
                 raise ConfigError(f"{name} has nothing to learn from", fix=f"set {name}.data, or add a world")
+        if self.calibrate is not None and self.calibrate.replay and self.corpus is None:
+            raise ConfigError(
+                "calibrate.replay has no documents to take", fix="add a corpus, or set calibrate.replay=0"
+            )
         if self.ppo is not None and self.reward is None and self.ppo.reward_model is None:
             raise ConfigError(
                 "ppo has no reward model", fix="add the section reward, or set ppo.reward_model"

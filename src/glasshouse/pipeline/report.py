@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from glasshouse.core.storage import write_text
+from glasshouse.pipeline.calibration_curves import calibration_svgs
 from glasshouse.pipeline.curves import Curve, loss_svg, reward_svg
 from glasshouse.pipeline.expert_map import expert_map
 from glasshouse.pipeline.record import Record
 from glasshouse.pipeline.summary import (
     BASELINES,
+    CALIBRATION_FIGURES,
     RECIPE,
     WINDOW_MODELS,
     Summary,
@@ -43,6 +45,7 @@ def write_report(run: str | Path, *, curves: bool = True) -> Path:
         curves=drawn,
         rewarded=rewarded,
         experts=_experts(summary),
+        honesty=calibration_svgs(summary.calibration) if curves else {},
         probes=[(name, _bars(summary, name)) for name in probe_names(summary)],
         prompts=_prompts(summary),
         work=[_work(name, record, summary.cost(record)) for name, record in summary.records.items()],
@@ -52,6 +55,7 @@ def write_report(run: str | Path, *, curves: bool = True) -> Path:
         recipe=(summary.path / RECIPE).read_text(encoding="utf-8"),
         baselines=BASELINES,
         window_models=WINDOW_MODELS,
+        calibration_figures=CALIBRATION_FIGURES,
         lower_is_better=LOWER_IS_BETTER,
     )
     path = summary.path / FILE

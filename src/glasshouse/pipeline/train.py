@@ -67,6 +67,24 @@ def train_on_prompts(
     return run_recipe(Recipe.parse(recipe, f"train {stage}"), out=out)
 
 
+def train_calibrate(
+    model: str,
+    data: Iterable[str],
+    out: str | Path,
+    settings: Iterable[str] = (),
+    device: str | None = None,
+) -> Run:
+    """Calibrate MODEL on questions with answers; `settings` are those of CalibrateStage, "samples=16"."""
+    recipe = {
+        "name": "calibrate",
+        "base": str(resolve_model(model)),
+        "device": device or "auto",
+        "calibrate": apply_overrides({"data": list(data)}, settings),
+        "report": {},
+    }
+    return run_recipe(Recipe.parse(recipe, "train calibrate"), out=out)
+
+
 def train_pretrain(
     data: Iterable[str],
     out: str | Path,

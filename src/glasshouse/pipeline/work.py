@@ -73,6 +73,8 @@ class Work:
                 return self._grpo(step, out)
             case "ppo":
                 return self._ppo(step, out)
+            case "calibrate":
+                return self._calibrate(step, out)
         raise AssertionError(f"no stage {step.name}")
 
     def _corpus(self, out: Path) -> dict[str, Any]:
@@ -149,6 +151,13 @@ class Work:
         if config.reward_model is not None:
             reward = reward_folder(config.reward_model)
         return ppo(config, self._model_before(step), reward, out, self.world)
+
+    def _calibrate(self, step: Step, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.calibrate import calibrate
+
+        config = self._here(self.recipe.calibrate, "calibrate")
+        corpus = self.folder.stage("corpus") if self.recipe.corpus is not None and config.replay else None
+        return calibrate(config, self._model_before(step), out, self.world, corpus)
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         """What sft learns from and holds out, from the beginning."""

@@ -39,7 +39,8 @@ def sentences(reply: str) -> list[str]:
 
 def words(text: str) -> int:
     """Words as the raters count them: what stands between white space, the marks of bullets not counted."""
-    return sum(word not in ("-", "*", "•") for word in text.split())
+    said = text.split()
+    return len(said) - sum(map(said.count, ("-", "*", "•")))
 
 
 @lru_cache(maxsize=1 << 16)
