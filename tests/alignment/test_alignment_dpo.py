@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,8 @@ from safetensors.torch import load_file
 from glasshouse.alignment.dpo import DPO, DPOConfig, dpo, dpo_loss
 from glasshouse.alignment.pair_batches import Pairs
 from glasshouse.alignment.preference_pairs import encode_pairs
-from glasshouse.core.errors import ConfigError
-from glasshouse.model import load, save
+from glasshouse.core.errors import ConfigError, ModelError
+from glasshouse.model import initialise, load, save
 from glasshouse.model.lora import LoRAConfig
 from glasshouse.tokenizer import Tokenizer
 
@@ -130,6 +131,27 @@ def test_the_reference_is_the_start_model_with_an_adapter_off(base, tmp_path):
         trained.model.layers[0].mlp.up_proj.weight, start.model.layers[0].mlp.up_proj.weight
     )
     assert summary["pairs"] == 24
+
+
+def test_another_model_may_be_the_reference(base, tmp_path):
+    """Its copy changes nothing; another of its shapes does from the first step; other shapes are refused."""
+    dpo(base, PAIRS, tmp_path / "own", settings(epochs=1))
+    copy = shutil.copytree(base, tmp_path / "copy")
+    dpo(base, PAIRS, tmp_path / "same", settings(epochs=1, reference=str(copy)))
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("own", "same")]
+    assert weights[0] == weights[1]
+    tokenizer, other = Tokenizer.load(base), load(base)
+    with torch.no_grad():
+        other.model.norm.weight.mul_(1.5)
+    save(other, tokenizer, tmp_path / "sharper")
+    dpo(base, PAIRS, tmp_path / "other", settings(epochs=1, reference=str(tmp_path / "sharper")))
+    first = [json.loads((tmp_path / name / "metrics.jsonl").open().readline()) for name in ("own", "other")]
+    assert first[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert abs(first[1]["loss"] - math.log(2)) > 1e-3
+    wide = other.config.model_copy(update={"intermediate_size": 160})
+    save(initialise(wide, 0), tokenizer, tmp_path / "wide")
+    with pytest.raises(ModelError, match=r"other shapes than the policy: .*mlp.*160"):
+        dpo(base, PAIRS, tmp_path / "out", settings(reference=str(tmp_path / "wide")))
 
 
 def test_margins_with_ipo_and_other_pairs_in_a_folder_are_refused(base, tmp_path):

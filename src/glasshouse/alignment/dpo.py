@@ -11,7 +11,8 @@ e is the share of labels that are wrong (`label_smoothing`: "conservative" DPO, 
 of a tie both halves count alike. With `length_normalised` each log-probability is the mean over the reply's
 tokens, so that long replies weigh no more than short ones (TRL takes IPO so).
 
-The reference is the model before training, frozen; what it says of the pairs is computed once:
+The reference is the model before training, frozen, or another of its shape; what it says of the pairs is
+computed once:
 
     out/pairs/                                 the encoded pairs; out/held_out/: those not learnt from
     out/reference.safetensors                  its log-probabilities, (n, 2)
@@ -33,6 +34,7 @@ from torch import Tensor
 from glasshouse.alignment.bradley_terry import agreement, preference_loss
 from glasshouse.alignment.pair_batches import PairBatch, Pairs
 from glasshouse.alignment.preference_pairs import PreferenceConfig, encode_pairs, fitting
+from glasshouse.alignment.reference import open_reference
 from glasshouse.alignment.sft import merged
 from glasshouse.core.errors import ConfigError
 from glasshouse.core.storage import hash_file, hash_folder, replaced
@@ -56,6 +58,7 @@ class DPOConfig(PreferenceConfig):
     beta: float = Field(0.1, gt=0)  # how dear it is to leave the reference
     loss: Literal["sigmoid", "ipo"] = "sigmoid"
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)  # share of the labels that are wrong
+    reference: str | None = None  # a model's folder; None: the model that training begins with
     length_normalised: bool = False  # mean log-probabilities instead of sums; wants a larger beta, about 2
 
 
@@ -147,7 +150,8 @@ def dpo(
     """Train the Hugging Face folder `model_folder` on pairs; returns the loop's summary and the counts.
 
     Every `eval_every` steps and at the end the metrics are also measured on the pairs `held_out`. Raises
-    DataError when no pair fits, ConfigError when the rows are longer than the model's context.
+    DataError when no pair fits, ConfigError when the rows are longer than the model's context, ModelError for
+    a reference of other shapes or another tokenizer.
     """
     out = Path(out)
     tokenizer = Tokenizer.load(model_folder)
@@ -157,18 +161,22 @@ def dpo(
     if held_out:
         encode_pairs(held_out, tokenizer, out / "held_out", config.sequence_length)
         parts["held_out"] = Pairs(out / "held_out", config.sequence_length, config.batch_tokens, config.seed)
-    model = load(model_folder)
+    model = frozen = load(model_folder)
+    if config.reference is not None:
+        frozen = open_reference(config.reference, model, tokenizer).model
+        assert frozen is not None
     environment = settle(out / "state" / "environment.json", config)
     # What training begins with decides for the reference too: else it would start at a distance from itself.
     config = config.model_copy(update={"device": environment.device, "dtype": environment.dtype})
     objectives: dict[str, DPO] = {}
-    weights = hash_folder(model_folder)
+    weights = hash_folder(config.reference or model_folder)
     for name, part in parts.items():
         part.check(model)
         path = out / ("reference.safetensors" if name == "pairs" else f"reference_{name}.safetensors")
         made_from = {"model": weights, "pairs": part.shards.sha256}
-        reference = reference_logprobs(model, part, path, environment, made_from)
+        reference = reference_logprobs(frozen, part, path, environment, made_from)
         objectives[name] = DPO(part, reference, config, hash_file(path))
+    del frozen  # has said all that it is asked
     if config.lora is not None:
         add_adapter(model, config.lora, seed=config.seed)
 

@@ -61,6 +61,15 @@ class RoundsConfig(Config):
     reward: RewardConfig = RewardConfig.parse({"epochs": 1})
     ppo: PPOConfig = PPOConfig.parse({"epochs": 1})
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_budget(cls, data: Any) -> Any:
+        """One pass over the prompts where PPO's section says nothing of it; that of the pairs has a default."""
+        section = data.get("ppo") if isinstance(data, Mapping) else None
+        if isinstance(section, Mapping) and section.get("tokens") is None and section.get("epochs") is None:
+            return {**data, "ppo": {**section, "epochs": 1.0}}
+        return data
+
     @property
     def sequence_length(self) -> int:
         """The longest row of both trainings, in tokens."""
