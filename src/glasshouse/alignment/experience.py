@@ -144,6 +144,7 @@ class Sampler:
         rows = make_rows(replies)
         logprobs = score_rows(model, rows, config.micro_batch_rows)
         about = {
+            "rollouts": number,
             "reward_proxy": float(rewards.mean()),
             "entropy": -float(logprobs[rows.mask].mean()),  # a sampled token's -logprob is right on average
             "reply_tokens": float(rows.mask.sum(-1).float().mean()),

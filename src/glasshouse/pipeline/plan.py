@@ -80,7 +80,8 @@ def plan(recipe: Recipe) -> list[Step]:
             **config,
         }
         rest["user_files"] = {**rest.get("user_files", {}), **rows}
-        add(f"evaluation/{model}", until, config, ["corpus", "tokenizer", model], **rest)
+        measured_with = ["sft", "reward"] if model in ALIGNMENT_STAGES else []
+        add(f"evaluation/{model}", until, config, ["corpus", "tokenizer", *measured_with, model], **rest)
 
     if model_steps:
         first = "init" if recipe.base is None else "base"

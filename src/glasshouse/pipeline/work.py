@@ -11,13 +11,14 @@ from glasshouse.core.progress import say
 from glasshouse.core.storage import read_json
 from glasshouse.pipeline.models import MODEL_STAGES, resolve_model, reward_folder
 from glasshouse.pipeline.plan import Step, init_seed, stage_seed
-from glasshouse.pipeline.recipe import Recipe
+from glasshouse.pipeline.recipe import ALIGNMENT_STAGES, Recipe
 from glasshouse.pipeline.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from glasshouse.inference import LanguageModel
     from glasshouse.model import Transformer
     from glasshouse.pipeline.held_out import HeldOut
+    from glasshouse.pipeline.stages.evaluate import RewardedBy
     from glasshouse.tokenizer import Tokenizer
     from glasshouse.world import World
 
@@ -177,8 +178,21 @@ class Work:
                 world=self.world,
                 validation=validation,
                 held_out=self._held_out,
+                rewards=self._rewarded_by(model),
             )
         return {}
+
+    def _rewarded_by(self, model: str) -> RewardedBy | None:
+        """None for models that were never taught to reply."""
+        from glasshouse.pipeline.stages.evaluate import RewardedBy
+
+        if model != "sft" and model not in ALIGNMENT_STAGES:
+            return None
+        before = {
+            name: self.folder.stage(name) / "model" if getattr(self.recipe, name) is not None else None
+            for name in ("sft", "reward")
+        }
+        return RewardedBy(before["sft"], before["reward"]) if model != "sft" else RewardedBy()
 
     def _here(self, section: Any, stage: str) -> Any:
         """A training section with the seed and device that it takes from the recipe."""

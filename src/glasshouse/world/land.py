@@ -127,9 +127,9 @@ class Wheel:
     chances: dict[str, float]  # colour -> probability, adding up to 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Land:
-    """Everything that is true in one invented world."""
+    """Everything that is true in one invented world; equal to itself alone, so that caches can hold it."""
 
     people: list[Person]
     towns: list[Town]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from glasshouse.world import facts, places
 from glasshouse.world.land import Land
@@ -42,6 +42,7 @@ def words(text: str) -> int:
     return sum(word not in ("-", "*", "•") for word in text.split())
 
 
+@lru_cache(maxsize=1 << 16)
 def claim(sentence: str, land: Land) -> Claim | None:
     """What the sentence claims, or None when it is no sentence of the world.
 

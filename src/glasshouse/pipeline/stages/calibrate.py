@@ -51,7 +51,7 @@ class CalibrateStage(CalibrationConfig):
     """Conversations and documents of earlier stages to mix in; without them the world's conversations."""
     validation_fraction: float = Field(0.2, ge=0, lt=0.5)
     """Share of the user's questions that is kept from training to measure on."""
-    held_out: int = Field(600, ge=2)
+    held_out: int = Field(400, ge=2)
     """Questions of the world's held-out part to measure on, about."""
     world_questions: QuestionCounts = QuestionCounts()
 
