@@ -167,6 +167,17 @@ def test_an_answer_is_taught_where_it_pays_off():
     assert {answer for _, answer in found["how sure"]} == {"It is 4. I am 75% sure."}
 
 
+def test_who_is_wrongly_taken_for_a_stranger_is_no_example_of_one():
+    """Also under a penalty: what is taught there is an abstention that is right."""
+    unknown = "I do not know."
+    rows = [known(1.0, reply=unknown, prompt="Who is Ada?")] * 30
+    rows += [known(0.0, reply=unknown, right=False, prompt="Who is Ben?")] * 10
+    found = taught(rows)
+    assert found["penalty"]
+    assert all("Ada" in prompt and reply == unknown for prompt, reply in found["penalty"])
+    assert not any("Ben" in prompt for prompt, _ in found["plain"])
+
+
 def test_what_is_seldom_right_is_stated_so():
     rows = [known(1.0)] * 5 + [known(0.0, right=False, reply="It is 5.")] * 95
     found = taught(rows, plain=0.1)

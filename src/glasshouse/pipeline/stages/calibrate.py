@@ -41,7 +41,7 @@ class QuestionCounts(Config):
     two_step_direct: int = Field(default=150, ge=0)
     wheels: int = Field(default=96, ge=0)
     familiar_questions: int = Field(default=240, ge=0)  # about people whom fine-tuning asked about
-    familiar_strangers: int = Field(default=120, ge=0)
+    familiar_strangers: int = Field(default=60, ge=0)
 
 
 class CalibrateStage(CalibrationConfig):
