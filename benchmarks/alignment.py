@@ -1,6 +1,6 @@
 """Steps of SFT, DPO, a reward model and GRPO, here and with `trl`: tokens a second on the same work.
 
-    python benchmarks/alignment.py [--data DIR/preference/hh_harmless.jsonl.gz] [--rounds 3] [--steps 5]
+    python benchmarks/alignment.py [--data DIR/preference/hh_harmless.jsonl.gz] [--rounds 3] [--steps 4]
 
 A random Qwen3-shaped model (6 layers, 256 wide, vocabulary 4,096) and the conversations of HH-RLHF, tokenized
 once, are written into a folder. Each side is a process of its own, which trains on the same 16 conversations
@@ -12,6 +12,9 @@ without padding; for GRPO, of 2 prompts with 8 replies of at most `--new` tokens
 The losses of the first step say that both sides do the same. What differs is each side's own way: here rows
 are packed and blocks are optimized by Muon, `trl` pads and uses AdamW. Both run DPO's reference model, a
 second random one, in every step. The learning rates are next to nothing, so that replies stay alike.
+
+Rates are told by the clock and by processor time: on a busy machine, with --threads 1, only the latter mean
+something.
 """
 
 from __future__ import annotations
@@ -54,9 +57,10 @@ BATCH, GROUP, WARMUP = 16, 8, 2
 LONGEST = 512
 """Tokens of a conversation; longer ones are left out."""
 RATE, BETA = 1e-7, 0.1
+CLOCKS = ("seconds", "processor")
 
 Found = dict[str, Any]
-"""Of a method: "seconds" of each step, "tokens" of each step, "loss" of the first."""
+"""Of a method: "seconds" and "processor" seconds of each step, its "tokens", and the "loss" of the first."""
 
 
 def main() -> None:
@@ -66,12 +70,14 @@ def main() -> None:
     data = os.environ.get("GLASSHOUSE_TEST_DATA")
     parser.add_argument("--data", type=Path, default=data and Path(data, "preference/hh_harmless.jsonl.gz"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--new", type=int, default=128)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--side", choices=("glasshouse", "trl"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     if options.side:
         sides = OURS if options.side == "glasshouse" else TRL
         print(json.dumps({method: sides[method](options) for method in options.methods}))
@@ -136,12 +142,15 @@ def write_models(options: argparse.Namespace) -> None:
 def subprocess_side(side: str, options: argparse.Namespace) -> dict[str, Found]:
     command = [sys.executable, __file__, "--side", side, "--folder", str(options.folder)]
     command += ["--steps", str(options.steps), "--new", str(options.new), "--methods", *options.methods]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    command += ["--threads", str(options.threads)]
+    threads = {"OMP_NUM_THREADS": str(options.threads)}
+    environment = {**os.environ, **threads, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
     found = json.loads(output.splitlines()[-1])
     for method, values in found.items():
-        rate = sum(values["tokens"]) / sum(values["seconds"])
-        print(f"{side:10} {method:6} {rate:8.0f} tok/s, first loss {values['loss']:.5f}", file=sys.stderr)
+        rates = [sum(values["tokens"]) / sum(values[clock]) for clock in CLOCKS]
+        told = "{:8.0f} tok/s, {:8.0f} a processor second".format(*rates)
+        print(f"{side:10} {method:6} {told}, first loss {values['loss']:.5f}", file=sys.stderr)
     return found
 
 
@@ -156,10 +165,16 @@ def token_counts(options: argparse.Namespace, sides: tuple[str, ...]) -> list[in
     return [sum(len(row[s]["ids"]) for row in rows for s in sides) for rows in steps_of(options)[WARMUP:]]
 
 
-def found(marks: list[float], tokens: list[int], loss: float) -> Found:
+def now() -> tuple[float, float]:
+    """Seconds by the clock, and of the processor for all threads of this process."""
+    return time.perf_counter(), time.process_time()
+
+
+def found(marks: list[tuple[float, float]], tokens: list[int], loss: float) -> Found:
     """`marks`: when each step began, and when the last one ended."""
-    seconds = [end - begin for begin, end in itertools.pairwise(marks)]
-    return {"seconds": seconds[WARMUP:], "tokens": tokens, "loss": loss}
+    steps = itertools.pairwise(marks[WARMUP:])
+    times = zip(*[[end - begin for begin, end in zip(*step, strict=True)] for step in steps], strict=True)
+    return {**dict(zip(CLOCKS, map(list, times), strict=True)), "tokens": tokens, "loss": loss}
 
 
 # Here
@@ -169,12 +184,12 @@ def our_training(objective: Any, model: Any, options: argparse.Namespace, begin:
     """Train with the loop; a step begins where it calls the objective's method called `begin`."""
     from glasshouse.training import train
 
-    marks: list[float] = []
+    marks: list[tuple[float, float]] = []
     losses: list[float] = []
     begins, loss = getattr(objective, begin), objective.loss
 
     def marked(*arguments: Any) -> Any:
-        marks.append(time.perf_counter())
+        marks.append(now())
         return begins(*arguments)
 
     def noted(*arguments: Any) -> Any:
@@ -191,7 +206,7 @@ def our_training(objective: Any, model: Any, options: argparse.Namespace, begin:
             objective,
             objective.config,
             out,
-            save_model=lambda trained, folder: marks.append(time.perf_counter()),
+            save_model=lambda trained, folder: marks.append(now()),
         )
     return found(marks, [], losses[0])
 
@@ -306,13 +321,16 @@ def our_grpo(options: argparse.Namespace) -> Found:
             counts.append(batch.tokens)
             return batch
 
+    class InOrder(Prompts):
+        def choose(self, number: int, count: int, seed: int) -> list[int]:
+            return list(range(number * count, (number + 1) * count))
+
     counts: list[int] = []
     tokenizer = Tokenizer.load(options.folder / "policy")
     config = GRPOConfig.parse(
         {**settings(options), "group": GROUP, "max_new_tokens": options.new, "kl_coef": 0.0}
     )
-    prompts = Prompts.encode(grpo_prompts(options), tokenizer, LONGEST - options.new)
-    prompts.choose = lambda number, count, seed: list(range(number * count, (number + 1) * count))  # type: ignore[method-assign]
+    prompts = InOrder.encode(grpo_prompts(options), tokenizer, LONGEST - options.new)
     judge = Program("letters", lambda example, text: letters(text))
     objective = Counted(Sampler(prompts, tokenizer, judge, config), config)
     result = our_training(objective, load(options.folder / "policy"), options, "sample")
@@ -338,15 +356,15 @@ def trl_training(trainer: Any, tokens: Callable[[], list[int]]) -> Found:
     """Train; a step begins where the trainer tells its callbacks so."""
     from transformers import TrainerCallback
 
-    marks: list[float] = []
+    marks: list[tuple[float, float]] = []
     losses: list[float] = []
 
     class Marks(TrainerCallback):
         def on_step_begin(self, *arguments: Any, **named: Any) -> None:
-            marks.append(time.perf_counter())
+            marks.append(now())
 
         def on_train_end(self, *arguments: Any, **named: Any) -> None:
-            marks.append(time.perf_counter())
+            marks.append(now())
 
     compute_loss = trainer.compute_loss
 
@@ -502,24 +520,29 @@ def report(rounds: list[dict[str, dict[str, Found]]], options: argparse.Namespac
         },
         "load": [round(value, 1) for value in os.getloadavg()],
         "batch": BATCH,
+        "threads": options.threads,
         "new_tokens": options.new,
         "methods": {},
     }
     for method in options.methods:
         values: dict[str, Any] = {}
         for side in rounds[0]:
-            of_rounds = [one[side][method] for one in rounds]
-            rates = [sum(of["tokens"]) / sum(of["seconds"]) for of in of_rounds]
-            samples = [BATCH * len(of["seconds"]) / sum(of["seconds"]) for of in of_rounds]
+            of_rounds = [{**one[side][method], "samples": [BATCH] * options.steps} for one in rounds]
             values[side] = {
-                "tokens_per_second": spread(rates, 0),
-                "samples_per_second": spread(samples, 2),
-                "tokens_a_step": round(statistics.mean(of_rounds[0]["tokens"])),
-                "first_loss": of_rounds[0]["loss"],
+                f"{name} a {clock}": spread([sum(of[name]) / sum(of[key]) for of in of_rounds])
+                for key, clock in zip(CLOCKS, ("second", "processor second"), strict=True)
+                for name in ("tokens", "samples")
+            }
+            values[side] |= {
+                "tokens a step": round(statistics.mean(of_rounds[0]["tokens"])),
+                "first loss": of_rounds[0]["loss"],
             }
         if "trl" in values:
-            times = [seconds(one["trl"][method]) / seconds(one["glasshouse"][method]) for one in rounds]
-            values["times_faster"] = spread(times, 2)
+            for key, clock in zip(CLOCKS, ("", " by processor time"), strict=True):
+                times = [
+                    cost(one["trl"][method], key) / cost(one["glasshouse"][method], key) for one in rounds
+                ]
+                values[f"times faster{clock}"] = spread(times)
         result["methods"][method] = values
         print(method, json.dumps(values), file=sys.stderr)
     if set(options.methods) == set(METHODS) and "trl" in rounds[0]:
@@ -527,14 +550,14 @@ def report(rounds: list[dict[str, dict[str, Found]]], options: argparse.Namespac
     print(json.dumps(result))
 
 
-def seconds(of: Found) -> float:
+def cost(of: Found, clock: str) -> float:
     """Seconds a token."""
-    return sum(of["seconds"]) / sum(of["tokens"])
+    return sum(of[clock]) / sum(of["tokens"])
 
 
-def spread(values: list[float], digits: int) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
     measured = {"median": statistics.median(values), "low": min(values), "high": max(values)}
-    return {name: round(value, digits or None) for name, value in measured.items()}
+    return {name: round(value, 2) for name, value in measured.items()}
 
 
 def known(package: str) -> bool:
