@@ -13,6 +13,7 @@ from glasshouse.alignment.experience import Sampler
 from glasshouse.alignment.grpo import GRPO, GRPOConfig, grpo
 from glasshouse.alignment.judge import Program
 from glasshouse.alignment.prompts import Prompts
+from glasshouse.alignment.reference import Reference
 from glasshouse.core.errors import ConfigError, DataError, InterruptedRunError
 from glasshouse.model import ModelConfig, initialise, load, save
 from glasshouse.tokenizer import Tokenizer
@@ -78,7 +79,7 @@ def rows_of(folder):
 def objective(base, **changes):
     config, tokenizer = settings(**changes), Tokenizer.load(base)
     prompts = Prompts.encode(EXAMPLES, tokenizer, 40)
-    reference = load(base).eval() if config.kl_coef else None
+    reference = Reference(load(base).eval()) if config.kl_coef else None
     return GRPO(Sampler(prompts, tokenizer, LOW, config, reference), config)
 
 

@@ -11,6 +11,7 @@ from glasshouse.alignment.experience import Sampler
 from glasshouse.alignment.judge import Program
 from glasshouse.alignment.ppo import PPO, PPOConfig, ppo
 from glasshouse.alignment.prompts import Prompts
+from glasshouse.alignment.reference import Reference
 from glasshouse.alignment.value_head import add_value_head, remove_value_head, score_values
 from glasshouse.core.errors import ConfigError, InterruptedRunError
 from glasshouse.model import ModelConfig, initialise, load, save
@@ -107,7 +108,9 @@ def test_the_loss_is_its_definition(base):
         return count_low(example, reply)
 
     prompts = Prompts.encode(EXAMPLES, tokenizer, 40)
-    objective = PPO(Sampler(prompts, tokenizer, Program("low", listening), config, reference), config)
+    objective = PPO(
+        Sampler(prompts, tokenizer, Program("low", listening), config, Reference(reference)), config
+    )
     objective.sample(old, 0)
     batch = objective.batch(0)
     generator = torch.Generator().manual_seed(3)
@@ -153,7 +156,9 @@ def test_each_step_takes_the_next_part_of_the_rollouts(base):
     """Two minibatches hold all replies once; micro-batches of one add up to it."""
     config = settings(minibatches=2, updates=4)
     tokenizer = Tokenizer.load(base)
-    sampler = Sampler(Prompts.encode(EXAMPLES, tokenizer, 40), tokenizer, LOW, config, load(base).eval())
+    sampler = Sampler(
+        Prompts.encode(EXAMPLES, tokenizer, 40), tokenizer, LOW, config, Reference(load(base).eval())
+    )
     objective, model = PPO(sampler, config), shaken(base, 1, 0.1)
     objective.sample(model, 0)
     parts = [objective.batch(step) for step in range(4)]

@@ -69,11 +69,22 @@ def test_words_that_join_with_the_prompts_end_are_learnt():
     assert made.decode(learnt) == " Hello.<|im_end|>"
 
 
-def test_a_turn_that_the_template_writes_differently_later_is_left_out():
-    """What cannot be told is not learnt: here every turn but the last loses its first letter."""
+def test_a_turn_after_one_that_the_template_writes_differently_later_is_found():
+    """Here every turn but the last loses its first letter, so no prompt is a beginning of the whole."""
     shortened = tokenizer_with(
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if loop.last else m.content[1:] }}"
         "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    found = encode_chat(shortened, turns("Hi.", "Hello."))
-    assert not any(found.assistant_mask)
+    for reply in ("Hello.", "0", "1 of 10"):
+        found = encode_chat(shortened, turns("Hi.", "Yes.", "Ho.", reply))
+        learnt = [i for i, written in zip(found.ids, found.assistant_mask, strict=True) if written]
+        assert shortened.decode(learnt) == f"es.<|im_end|>{reply}<|im_end|>"
+
+
+def test_a_turn_that_cannot_be_told_is_not_learnt():
+    """A template that refuses the conversation with any other reply in it."""
+    strict = tokenizer_with(
+        "{% for m in messages %}{% if m.content in '01' %}{{ raise_exception('no') }}{% endif %}"
+        "<|im_start|>{{ m.content if loop.last else m.content[1:] }}<|im_end|>{% endfor %}"
+    )
+    assert not any(encode_chat(strict, turns("Hi.", "Hello.")).assistant_mask)

@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from glasshouse.cli import chat
+from glasshouse.cli.visible import visible
 from glasshouse.core.errors import UsageError
 from glasshouse.inference import LanguageModel
 from glasshouse.model import ModelConfig, initialise, save
@@ -47,7 +48,7 @@ def run(folder: Path, *options: str, stdin: str | None = None) -> tuple[str, str
 
 
 def shown(text: str) -> str:
-    return text.translate(chat._VISIBLE) + "\n"
+    return visible(text) + "\n"
 
 
 def reply(folder: Path, *contents: str, **sampling: float) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from itertools import islice
 
@@ -123,6 +126,32 @@ def test_pairs_are_the_same_from_the_same_seed_and_lazily_drawn(train):
     assert list(preferences(WORLD, few)) == expected
     other = World(WORLD.config, seed=6)
     assert next(preferences(other, CONFIG)) != train[0]
+
+
+PRINTED = """
+from itertools import islice
+from glasshouse.core.storage import hash_json
+from glasshouse.world import World, WorldConfig
+from glasshouse.world.preferences import PreferenceConfig, preferences
+world = World(WorldConfig(people=20, heldout_people=5), seed=7)
+for split in ("train", "heldout"):
+    print(hash_json(list(islice(preferences(world, PreferenceConfig(), split), 400))))
+"""
+
+
+def test_pairs_are_the_same_in_every_process():
+    """Python draws the order of its sets anew in each, and a killed run has to find its pairs again."""
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", PRINTED],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(told) == 1
 
 
 def test_the_metadata_is_what_the_judge_says(heldout):

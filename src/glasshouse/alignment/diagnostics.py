@@ -36,6 +36,9 @@ drives lengths is known (arXiv:2310.03716)."""
 EXPLAINED_VARIANCE = 0.0
 """Below, the value head is worse than one constant, and advantages are noisier than without it."""
 
+VALUE_STEPS = 20
+"""Rollouts from which a value head, which begins at zero, has something to learn: an assumption."""
+
 CLIPPED_FRACTION = 0.3
 """Of tokens: an assumption. Above, the steps are too large for the samples that they learn from."""
 
@@ -104,7 +107,7 @@ def length_drift(length: Sequence[float]) -> str | None:
 
 def value_explains_nothing(variance: Sequence[float]) -> str | None:
     """The value head's predictions are worse than their mean."""
-    if len(variance) >= WINDOW and (mean := _mean(variance[-WINDOW:])) < EXPLAINED_VARIANCE:
+    if len(variance) >= VALUE_STEPS and (mean := _mean(variance[-WINDOW:])) < EXPLAINED_VARIANCE:
         return f"the value head explains {mean:.2f} of the returns' variance: less than a constant would"
     return None
 
@@ -156,8 +159,11 @@ RULES: dict[str, tuple[Callable[..., str | None], tuple[str, ...]]] = {
 def alarms(rows: Sequence[Mapping[str, Any]]) -> list[Alarm]:
     """Every rule that fired, at the first step where it did, from the rows of metrics.jsonl.
 
-    A rule reads the rows that have all of its columns; the others are left out.
+    A rule reads the rows that have all of its columns; the others are left out. Of several steps on the same
+    `rollouts` the last one counts: what they tell of their samples they tell only once.
     """
+    newest = {row.get("rollouts", -number): row for number, row in enumerate(rows, 1)}
+    rows = list(newest.values())
     found = []
     for name, (rule, columns) in RULES.items():
         having = [row for row in rows if all(column in row for column in columns)]

@@ -1,13 +1,15 @@
 """What a policy learns from: prompts drawn, replies sampled, judged, and scored by policy and reference.
 
-The common half of GRPO and PPO: their settings for it, the samples, and the columns that tell of them.
+The common half of GRPO and PPO: their settings for it, the samples, the columns that tell of them, and when
+the next are due.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -15,13 +17,15 @@ from torch import Tensor
 from glasshouse.alignment.judge import Judge, judged
 from glasshouse.alignment.kl import k1, k3, per_reply
 from glasshouse.alignment.prompts import Prompts
+from glasshouse.alignment.reference import Reference
 from glasshouse.alignment.rollouts import Rows, make_rows, sample_replies, score_rows
 from glasshouse.core.errors import ConfigError
 from glasshouse.core.seeds import derive
 from glasshouse.data import IGNORE
 from glasshouse.model import Transformer
+from glasshouse.model.lora import LoRAConfig
 from glasshouse.tokenizer import Tokenizer
-from glasshouse.training import TrainingConfig
+from glasshouse.training import LossSum, TrainingConfig
 
 
 class RolloutConfig(TrainingConfig):
@@ -37,6 +41,7 @@ class RolloutConfig(TrainingConfig):
     embed_lr: float = 0.001
     head_lr: float = 0.0004
     scalar_lr: float = 0.0005
+    adapter_lr: float = 0.0002
     momentum_warmup_steps: int = 0
     log_every: int = Field(1, gt=0)
     group: int = Field(8, ge=1)  # replies to each prompt
@@ -44,7 +49,9 @@ class RolloutConfig(TrainingConfig):
     updates: int = Field(1, gt=0)  # steps on each set of rollouts
     clip: float = Field(0.2, gt=0, lt=1)  # matters from the second update on
     clip_high: float | None = Field(None, gt=0)  # None: as clip
-    kl_coef: float = Field(0.04, ge=0)  # of the penalty for leaving the model that training began with
+    kl_coef: float = Field(0.04, ge=0)  # of the penalty for leaving the reference
+    reference: str | None = None  # a model's folder; None: the model that training begins with
+    lora: LoRAConfig | None = None  # train a low-rank adapter over the frozen model, which is the reference
 
     @model_validator(mode="after")
     def _groups_fit(self) -> Self:
@@ -111,7 +118,7 @@ class Sampler:
     tokenizer: Tokenizer
     judge: Judge
     config: RolloutConfig
-    reference: Transformer | None = None
+    reference: Reference | None = None
     gold: Judge | None = None  # only measured
 
     def check(self, model: Transformer) -> None:
@@ -129,6 +136,7 @@ class Sampler:
             "prompts": self.prompts.sha256,
             "judge": self.judge.name,
             "gold": None if self.gold is None else self.gold.name,
+            "reference": None if self.reference is None else self.reference.name,
         }
 
     def experience(self, model: Transformer, number: int) -> Experience:
@@ -144,6 +152,7 @@ class Sampler:
         rows = make_rows(replies)
         logprobs = score_rows(model, rows, config.micro_batch_rows)
         about = {
+            "rollouts": number,
             "reward_proxy": float(rewards.mean()),
             "entropy": -float(logprobs[rows.mask].mean()),  # a sampled token's -logprob is right on average
             "reply_tokens": float(rows.mask.sum(-1).float().mean()),
@@ -153,8 +162,39 @@ class Sampler:
             about["reward_gold"] = float(judged(self.gold, examples, groups).mean())
         reference = None
         if self.reference is not None:
-            self.reference.to(model.device).compute_dtype = model.compute_dtype
-            reference = score_rows(self.reference, rows, config.micro_batch_rows)
+            reference = self.reference.score(model, rows, config.micro_batch_rows)
             about["kl"] = float(per_reply(k1(logprobs, reference), rows.mask).mean())
             about["kl_k3"] = float(per_reply(k3(logprobs, reference), rows.mask).mean())
         return Experience(rows, rewards, logprobs, reference, about)
+
+
+C = TypeVar("C", bound=RolloutConfig)
+
+
+class RolloutObjective(ABC, Generic[C]):
+    """What the objectives of GRPO and PPO have in common: when rollouts begin, and what they are of."""
+
+    name: ClassVar[str]
+
+    def __init__(self, sampler: Sampler, config: C) -> None:
+        self.sampler, self.config = sampler, config
+        self._about: dict[str, float] = {}  # the newest rollouts
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return len(self.sampler.prompts) / self.config.prompts_at_once * self.config.updates
+
+    def check(self, model: Transformer) -> None:
+        self.sampler.check(model)
+
+    def identity(self) -> dict[str, Any]:
+        return {"objective": self.name, **self.sampler.identity()}
+
+    def begins(self, step: int) -> bool:
+        return step % self.config.updates == 0
+
+    @abstractmethod
+    def batch(self, step: int) -> Any: ...
+
+    @abstractmethod
+    def loss(self, model: Transformer, batch: Any) -> LossSum: ...

@@ -4,7 +4,7 @@ Each set of rollouts: some prompts, `group` replies to each from the current pol
 the judge, advantages against the others of its group, and `updates` steps on them (grpo_loss.py). No value
 head and no reward model: a verifier, such as a calculator or the invented world's own, is the judge.
 
-    out/model/ state/    what the training loop leaves
+    out/model/ state/    what the training loop leaves; with lora also adapter/
     out/metrics.jsonl    beside the loop's columns, of the newest rollouts: reward_proxy, reward_gold, kl and
                          kl_k3 (nats a reply), entropy (nats a token), reply_tokens, ended (share),
                          same_reward (share of the groups that teach nothing), clipped_fraction
@@ -23,16 +23,14 @@ from pydantic import Field
 from torch import Tensor
 
 from glasshouse.alignment.advantages import group_advantages
-from glasshouse.alignment.diagnostics import tell_alarms
-from glasshouse.alignment.experience import ReplyBatch, RolloutConfig, Sampler
+from glasshouse.alignment.experience import ReplyBatch, RolloutConfig, RolloutObjective, Sampler
 from glasshouse.alignment.grpo_loss import Normalisation, grpo_loss, token_weights
 from glasshouse.alignment.judge import Judge
+from glasshouse.alignment.policy import JudgeOf, Policy
 from glasshouse.alignment.ppo_loss import is_clipped
-from glasshouse.alignment.prompts import Prompts
 from glasshouse.alignment.rollouts import token_logprobs
-from glasshouse.model import Transformer, load, save
-from glasshouse.tokenizer import Tokenizer
-from glasshouse.training import LossSum, train
+from glasshouse.model import Transformer
+from glasshouse.training import LossSum
 
 
 class GRPOConfig(RolloutConfig):
@@ -59,27 +57,15 @@ class GRPOBatch(ReplyBatch):
         return int(self.counts.sum())
 
 
-class GRPO:
+class GRPO(RolloutObjective[GRPOConfig]):
     """The objective: an `Objective` and `OnPolicy` (training/objective.py)."""
 
+    name = "grpo"
+
     def __init__(self, sampler: Sampler, config: GRPOConfig) -> None:
-        self.sampler, self.config = sampler, config
+        super().__init__(sampler, config)
         self._batch: GRPOBatch | None = None
-        self._about: dict[str, float] = {}  # the newest rollouts
         self._clipped = 0  # tokens in the newest step
-
-    @property
-    def steps_per_epoch(self) -> float:
-        return len(self.sampler.prompts) / self.config.prompts_at_once * self.config.updates
-
-    def check(self, model: Transformer) -> None:
-        self.sampler.check(model)
-
-    def identity(self) -> dict[str, Any]:
-        return {"objective": "grpo", **self.sampler.identity()}
-
-    def begins(self, step: int) -> bool:
-        return step % self.config.updates == 0
 
     def sample(self, model: Transformer, step: int) -> None:
         config = self.config
@@ -140,7 +126,7 @@ class GRPO:
 def grpo(
     model_folder: str | Path,
     examples: Iterable[Mapping[str, Any]],
-    judge: Judge,
+    judge: Judge | JudgeOf,
     out: str | Path,
     config: GRPOConfig,
     *,
@@ -151,22 +137,9 @@ def grpo(
     `examples`: {"prompt": [messages]} and whatever else the judge wants to know. Prompts that leave no room
     for `max_new_tokens` in a row are left out and counted. `gold` is only measured, never trained on: what
     is really meant, beside what the judge can check. The summary's "alarms" tell what went wrong
-    (diagnostics.py). Raises DataError for an empty prompt, or when none is left.
+    (diagnostics.py). Raises DataError for an empty prompt, or when none is left, and ModelError for a
+    reference of other shapes or another tokenizer.
     """
-    out = Path(out)
-    tokenizer = Tokenizer.load(model_folder)
-    room = config.sequence_length - config.max_new_tokens
-    prompts = Prompts.encode(examples, tokenizer, room)
-    model = load(model_folder)
-    reference = load(model_folder).eval() if config.kl_coef else None
-    sampler = Sampler(prompts, tokenizer, judge, config, reference, gold)
-    summary = train(
-        model,
-        GRPO(sampler, config),
-        config,
-        out,
-        title="grpo",
-        save_model=lambda trained, folder: save(trained, tokenizer, folder),
-    )
-    found = [vars(alarm) for alarm in tell_alarms(out / "metrics.jsonl")]
-    return {**summary, "prompts": len(prompts), "left_out": prompts.left_out, "alarms": found}
+    policy = Policy.open(model_folder, config)
+    sampler = policy.sampler(examples, judge, gold, compared=config.kl_coef > 0)
+    return policy.learn(GRPO(sampler, config), Path(out))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from glasshouse.alignment.rollouts import Reply
 from glasshouse.core.errors import DataError
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Rewards replies, and must do so as a pure function. `name` tells it from others: a run continues only
     under that name."""

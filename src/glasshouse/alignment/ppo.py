@@ -4,7 +4,8 @@ Each set of rollouts: replies to some prompts, a reward for each from the judge 
 program), less a KL penalty at every token; advantages by GAE from a value head on the policy's trunk; and
 `updates` steps on them, each on one of `minibatches` parts.
 
-    out/model/ state/    what the training loop leaves; the model is saved without its value head
+    out/model/ state/    what the training loop leaves; the model is saved without its value head. With lora
+                         also adapter/: the reference is then the same weights with it switched off
     out/metrics.jsonl    beside the loop's columns, of the newest rollouts: reward_proxy, reward_gold, kl and
                          kl_k3 (nats a reply), kl_coef, entropy (nats a token), reply_tokens, ended (share),
                          explained_variance (of the returns, before learning), clipped_fraction
@@ -25,17 +26,16 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from glasshouse.alignment.advantages import gae, token_rewards, whiten
-from glasshouse.alignment.diagnostics import explained_variance, tell_alarms
-from glasshouse.alignment.experience import ReplyBatch, RolloutConfig, Sampler
+from glasshouse.alignment.diagnostics import explained_variance
+from glasshouse.alignment.experience import ReplyBatch, RolloutConfig, RolloutObjective, Sampler
 from glasshouse.alignment.judge import Judge
 from glasshouse.alignment.kl import AdaptiveCoefficient, FixedCoefficient, k1
+from glasshouse.alignment.policy import JudgeOf, Policy
 from glasshouse.alignment.ppo_loss import entropy, is_clipped, policy_loss, value_loss
-from glasshouse.alignment.prompts import Prompts
-from glasshouse.alignment.value_head import add_value_head, remove_value_head, score_values, values_of
+from glasshouse.alignment.value_head import add_value_head, score_values, values_of
 from glasshouse.data import IGNORE
-from glasshouse.model import Transformer, load, save
-from glasshouse.tokenizer import Tokenizer
-from glasshouse.training import LossSum, train
+from glasshouse.model import Transformer
+from glasshouse.training import LossSum
 
 
 class PPOConfig(RolloutConfig):
@@ -75,32 +75,20 @@ class PPOBatch(ReplyBatch):
     returns: Tensor
 
 
-class PPO:
+class PPO(RolloutObjective[PPOConfig]):
     """The objective: an `Objective` and `OnPolicy` (training/objective.py) for a model with a value head."""
+
+    name = "ppo"
 
     def __init__(self, sampler: Sampler, config: PPOConfig) -> None:
         """`sampler` needs a reference: the KL is measured even where it costs nothing."""
         assert sampler.reference is not None
-        self.sampler, self.config = sampler, config
+        super().__init__(sampler, config)
         self.coefficient: FixedCoefficient | AdaptiveCoefficient = FixedCoefficient(config.kl_coef)
         if config.kl_target is not None:
             self.coefficient = AdaptiveCoefficient(config.kl_coef, config.kl_target)
         self._batch: PPOBatch | None = None
-        self._about: dict[str, float] = {}  # the newest rollouts
         self._clipped = self._tokens = 0  # of the newest step
-
-    @property
-    def steps_per_epoch(self) -> float:
-        return len(self.sampler.prompts) / self.config.prompts_at_once * self.config.updates
-
-    def check(self, model: Transformer) -> None:
-        self.sampler.check(model)
-
-    def identity(self) -> dict[str, Any]:
-        return {"objective": "ppo", **self.sampler.identity()}
-
-    def begins(self, step: int) -> bool:
-        return step % self.config.updates == 0
 
     def state(self) -> dict[str, float]:
         return {"kl_coef": self.coefficient.value}
@@ -163,7 +151,7 @@ class PPO:
 def ppo(
     model_folder: str | Path,
     examples: Iterable[Mapping[str, Any]],
-    judge: Judge,
+    judge: Judge | JudgeOf,
     out: str | Path,
     config: PPOConfig,
     *,
@@ -174,19 +162,8 @@ def ppo(
     `examples`: {"prompt": [messages]} and whatever else the judge wants to know. Prompts that leave no room
     for `max_new_tokens` in a row are left out and counted. `gold` is only measured, never trained on. The
     summary's "alarms" tell what went wrong (diagnostics.py). Raises DataError for an empty prompt, or when
-    none is left.
+    none is left, and ModelError for a reference of other shapes or another tokenizer.
     """
-    out = Path(out)
-    tokenizer = Tokenizer.load(model_folder)
-    prompts = Prompts.encode(examples, tokenizer, config.sequence_length - config.max_new_tokens)
-    model, reference = load(model_folder), load(model_folder).eval()
-    add_value_head(model)
-
-    def save_model(trained: Transformer, folder: Path) -> None:
-        remove_value_head(trained)
-        save(trained, tokenizer, folder)
-
-    sampler = Sampler(prompts, tokenizer, judge, config, reference, gold)
-    summary = train(model, PPO(sampler, config), config, out, title="ppo", save_model=save_model)
-    found = [vars(alarm) for alarm in tell_alarms(out / "metrics.jsonl")]
-    return {**summary, "prompts": len(prompts), "left_out": prompts.left_out, "alarms": found}
+    policy = Policy.open(model_folder, config)
+    add_value_head(policy.model)
+    return policy.learn(PPO(policy.sampler(examples, judge, gold), config), Path(out))

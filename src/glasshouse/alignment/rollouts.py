@@ -19,6 +19,7 @@ from glasshouse.inference import LanguageModel, Sampling
 from glasshouse.inference.engine import Engine, EngineSettings
 from glasshouse.inference.request import Delta, Event, Request
 from glasshouse.model import Transformer
+from glasshouse.model.lora import active_adapters
 from glasshouse.tokenizer import Tokenizer
 
 
@@ -56,15 +57,21 @@ def sample_replies(
     seeds: Sequence[int],
     group: int,
     max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    at_once: int | None = None,
 ) -> list[list[Reply]]:
-    """`group` replies to each prompt, a pure function of the weights and the arguments.
+    """`group` replies to each prompt, a pure function of the weights and the arguments before `at_once`.
 
     The noise of a token is keyed by the prompt's seed, the reply's number and the position, and the engine
-    runs in its deterministic mode: what is written beside a reply cannot change it. Raises UsageError for
-    prompts that are empty or longer than the context.
+    runs in its deterministic mode: what is written beside a reply cannot change it. At most `at_once`
+    replies are written at a time, all where it is None. Raises UsageError for prompts that are empty or
+    longer than the context.
     """
-    settings = EngineSettings(max_rows=group * len(prompts), queue_limit=len(prompts), deterministic=True)
+    rows = group * len(prompts) if at_once is None else max(group, at_once)
+    settings = EngineSettings(max_rows=rows, queue_limit=len(prompts), deterministic=True)
     policy = LanguageModel(model, tokenizer)
+    (adapter,) = active_adapters(model) or [None]
     engine = Engine(policy, settings)
     ended = threading.Semaphore(0)
     deltas: list[list[list[Delta]]] = [[[] for _ in range(group)] for _ in prompts]
@@ -81,9 +88,10 @@ def sample_replies(
             request = Request(
                 prompt=tuple(prompt),
                 max_new_tokens=max_new_tokens,
-                sampling=Sampling.parse({"temperature": 1.0, "seed": seed}),
+                sampling=Sampling.parse({"temperature": temperature, "seed": seed}),
                 n=group,
                 stop_ids=policy.stop_ids,
+                adapter=adapter,
             )
             tickets.append(engine.submit(request, deliver))
         for _ in range(group * len(prompts)):

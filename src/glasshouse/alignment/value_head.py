@@ -25,8 +25,9 @@ def add_value_head(model: Transformer) -> None:
 
 
 def remove_value_head(model: Transformer) -> None:
-    """The model is a plain one again, which every folder format can hold."""
-    delattr(model, _NAME)
+    """The model is a plain one again, which every folder format can hold; one without a head stays so."""
+    if hasattr(model, _NAME):
+        delattr(model, _NAME)
 
 
 def values_of(model: Transformer, hidden: Tensor) -> Tensor:

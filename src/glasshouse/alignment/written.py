@@ -2,7 +2,8 @@
 
 Templates may mark what the assistant wrote with `{% generation %}`; ours does, those of most published
 models do not. There a turn begins where the prompt that asks for it ends, and goes up to the token that
-ends a turn, as generation would.
+ends a turn, as generation would. Of thoughts, tool calls and words that is what the template keeps: Qwen3's
+drops the thoughts of turns before the user's last.
 """
 
 from __future__ import annotations
@@ -43,18 +44,35 @@ def _mask(tokenizer: Tokenizer, messages: Messages, tools: Tools, ids: list[int]
     for place, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before = _beginning(tokenizer, messages[:place], tools, ids)
-        if before is None:
+        start = _start(tokenizer, messages, place, tools, ids)
+        if start is None:
             continue
-        # The prompt may go on where this reply does not, with an opened thought for instance.
-        asked = _beginning(tokenizer, messages[:place], tools, ids, asking=True)
-        start = max(before, asked or 0)
         end = next((i + 1 for i in range(start, len(ids)) if ids[i] in ends), None)
         through = _beginning(tokenizer, messages[: place + 1], tools, ids)
         # A template that ends no turn by a token: the turn goes as far as its own text.
         end = min((at for at in (end, through) if at is not None), default=start)
         mask[start:end] = [True] * (end - start)
     return mask
+
+
+def _start(tokenizer: Tokenizer, messages: Messages, place: int, tools: Tools, ids: list[int]) -> int | None:
+    """Where in `ids` the turn at `place` begins; None where that cannot be told."""
+    before = _beginning(tokenizer, messages[:place], tools, ids)
+    if before is not None:
+        # The prompt may go on where this reply does not, with an opened thought for instance.
+        asked = _beginning(tokenizer, messages[:place], tools, ids, asking=True)
+        return max(before, asked or 0)
+    # What stands before the turn is written otherwise once more follows. Then it begins where the whole
+    # changes with its words; of two other words one does not begin as they do.
+    found = []
+    for word in ("0", "1"):
+        other = [*messages[:place], {"role": "assistant", "content": word}, *messages[place + 1 :]]
+        try:
+            changed = tokenizer.encode_chat(other, tools=tools).ids
+        except DataError:  # of a tool's result without its call, say
+            return None
+        found.append(_shared(changed, ids))
+    return min(found)
 
 
 def _beginning(
@@ -69,6 +87,11 @@ def _beginning(
         alone = tokenizer.encode_chat(messages, add_generation_prompt=asking, tools=tools).ids
     except DataError:  # no message, or roles in an order that the template refuses
         return None
-    shared = next((i for i, (x, y) in enumerate(zip(alone, ids, strict=False)) if x != y), None)
-    shared = min(len(alone), len(ids)) if shared is None else shared
+    shared = _shared(alone, ids)
     return shared if asking or shared >= len(alone) - 1 else None
+
+
+def _shared(first: list[int], second: list[int]) -> int:
+    """How many ids two lists begin with alike."""
+    parted = (i for i, (x, y) in enumerate(zip(first, second, strict=False)) if x != y)
+    return next(parted, min(len(first), len(second)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glasshouse.cli.visible import visible
 from glasshouse.core.errors import GlasshouseError
 
 if TYPE_CHECKING:
@@ -18,14 +19,6 @@ HELP = """\
 /reset   forget the conversation and begin anew
 /quit    leave (so does Ctrl-D)
 Ctrl-C   stop a reply; what was said of it stays in the conversation"""
-
-_VISIBLE = (
-    {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
-    | {0x7F: 0x2421}
-    | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-)
-"""Control characters a model may write are shown as pictures: none may move the cursor or retitle the
-window."""
 
 
 def register(app: typer.Typer) -> None:
@@ -91,7 +84,7 @@ class Conversation:
             _tell(note)
         with contextlib.suppress(KeyboardInterrupt):
             for piece in stream:
-                print(piece.translate(_VISIBLE), end="", flush=True)
+                print(visible(piece), end="", flush=True)
         print(flush=True)
         self.messages = [*asked, {"role": "assistant", "content": stream.reply.text}]
 

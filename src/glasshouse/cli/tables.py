@@ -12,7 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from glasshouse.pipeline.models import MODEL_STAGES
-from glasshouse.pipeline.summary import WINDOW_MODELS, Summary, probe_names, show_duration, show_value
+from glasshouse.pipeline.summary import (
+    CALIBRATION_FIGURES,
+    WINDOW_MODELS,
+    Summary,
+    probe_names,
+    show_duration,
+    show_value,
+)
 
 if TYPE_CHECKING:
     from glasshouse.pipeline.compare import Comparison
@@ -66,6 +73,12 @@ def show_run(path: Path) -> None:
         table.add_row("error of its probabilities", show_value(quality["calibration"]["ece"]))
         table.add_row("prefers the longer reply", show_value(quality["prefers_longer"]))
         table.add_row("the raters chose the longer", show_value(quality["chosen_longer"]))
+        _print(table)
+    if calibration := summary.calibration:
+        table = _table("on held-out questions", "before", "after", numbers={"before", "after"})
+        before, after = calibration["figures"]["before"], calibration["figures"]["after"]
+        for key, label in CALIBRATION_FIGURES.items():
+            table.add_row(label, f"{before[key]:.3f}", f"{after[key]:.3f}")
         _print(table)
     seconds = [record.duration_seconds or 0.0 for record in summary.records.values()]
     typer.echo(f"time    {show_duration(sum(seconds))}")

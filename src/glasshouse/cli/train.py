@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,6 +37,11 @@ Rank = Annotated[
 ]
 
 
+def _adapted(lora: int | None) -> list[str]:
+    """The setting that --lora stands for."""
+    return [f"lora.r={lora}"] if lora is not None else []
+
+
 @app.command(
     epilog="\b\nExample:\n  glasshouse train sft --model runs/pocket-mini --data chats.jsonl --out runs/mine"
 )
@@ -55,7 +61,7 @@ def sft(
     """Fine-tune on conversations, {"messages": [{"role", "content"}, ...]} a line, or documents, {"text"}."""
     from glasshouse.pipeline.train import train_sft
 
-    changes = [f"lora.r={lora}"] if lora is not None else []
+    changes = _adapted(lora)
     changes += [f"quantize={quantize}"] if quantize is not None else []
     changes += settings or []
     tables.show_run(train_sft(model, all_data(data, more), out, changes, device).path)
@@ -104,8 +110,33 @@ def _on_pairs(
 ) -> None:
     from glasshouse.pipeline.train import train_on_pairs
 
-    changes = [f"lora.r={lora}"] if lora is not None else []
+    changes = _adapted(lora)
     tables.show_run(train_on_pairs(stage, model, data, out, [*changes, *(settings or [])], device).path)
+
+
+@app.command(
+    epilog="\b\nExample:\n  glasshouse train rejection --model runs/mine --data sums.jsonl --out runs/best"
+)
+def rejection(
+    model: StartModel,
+    data: Files,
+    out: Out,
+    reward: Annotated[
+        str | None,
+        typer.Option("--reward", metavar="MODEL", help="Reward model that judges; else the rows' answers."),
+    ] = None,
+    lora: Rank = None,
+    settings: Keys = None,
+    device: Device = None,
+    more: MoreData = None,
+) -> None:
+    """Fine-tune on the best of n replies to prompts, {"prompt": ..., "answer"?: ...} a line."""
+    from glasshouse.pipeline.models import reward_folder
+    from glasshouse.pipeline.train import train_on_prompts
+
+    judge = [f"reward_model={reward_folder(reward)}"] if reward is not None else []
+    changes = [*judge, *_adapted(lora), *(settings or [])]
+    tables.show_run(train_on_prompts("rejection", model, all_data(data, more), out, changes, device).path)
 
 
 @app.command(
@@ -119,6 +150,7 @@ def ppo(
     ],
     data: Files,
     out: Out,
+    lora: Rank = None,
     settings: Keys = None,
     device: Device = None,
     more: MoreData = None,
@@ -127,7 +159,7 @@ def ppo(
     from glasshouse.pipeline.models import reward_folder
     from glasshouse.pipeline.train import train_on_prompts
 
-    changes = [f"reward_model={reward_folder(reward)}", *(settings or [])]
+    changes = [f"reward_model={reward_folder(reward)}", *_adapted(lora), *(settings or [])]
     tables.show_run(train_on_prompts("ppo", model, all_data(data, more), out, changes, device).path)
 
 
@@ -138,6 +170,7 @@ def grpo(
     model: StartModel,
     data: Files,
     out: Out,
+    lora: Rank = None,
     settings: Keys = None,
     device: Device = None,
     more: MoreData = None,
@@ -145,7 +178,36 @@ def grpo(
     """Learn from answers that can be checked: replies to {"prompt": ..., "answer": ...}, a line each."""
     from glasshouse.pipeline.train import train_on_prompts
 
-    tables.show_run(train_on_prompts("grpo", model, all_data(data, more), out, settings or (), device).path)
+    changes = [*_adapted(lora), *(settings or [])]
+    tables.show_run(train_on_prompts("grpo", model, all_data(data, more), out, changes, device).path)
+
+
+@app.command(
+    epilog="\b\nExample:\n  glasshouse train calibrate --model runs/mine --data questions.jsonl"
+    " --out runs/honest"
+)
+def calibrate(
+    model: StartModel,
+    data: Files,
+    out: Out,
+    earlier: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--earlier", metavar="PATH", help="Conversations learnt before, to be kept in mind; repeatable."
+        ),
+    ] = None,
+    lora: Rank = None,
+    settings: Keys = None,
+    device: Device = None,
+    more: MoreData = None,
+) -> None:
+    """Learn to say "I do not know" and how sure, from questions, {"prompt": ..., "answer": ...} a line."""
+    from glasshouse.pipeline.train import train_calibrate
+
+    changes = [f"lora.r={lora}"] if lora is not None else []
+    changes += [f"earlier_data={json.dumps(earlier)}"] if earlier else []
+    changes += settings or []
+    tables.show_run(train_calibrate(model, all_data(data, more), out, changes, device).path)
 
 
 @app.command(epilog="\b\nExample:\n  glasshouse train pretrain --data books/ --out runs/books")

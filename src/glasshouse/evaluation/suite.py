@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from glasshouse.core.config import nearest
 from glasshouse.core.errors import UsageError
-from glasshouse.evaluation import text
+from glasshouse.evaluation import knowledge, text
 from glasshouse.evaluation.baselines import NearestNeighbour, NGram
 from glasshouse.evaluation.chat import PROBES as CHAT_PROBES
 from glasshouse.evaluation.chat import Replier, chat_probes
@@ -25,7 +25,7 @@ TEXT_PROBES = (
     "brier",
     "brier_skill",
 )
-PROBES = (*TEXT_PROBES, *CHAT_PROBES)
+PROBES = (*TEXT_PROBES, *CHAT_PROBES, *knowledge.PROBES)
 LOWER_IS_BETTER = frozenset(
     {
         "bits_per_byte",
@@ -34,6 +34,8 @@ LOWER_IS_BETTER = frozenset(
         "over_refusal",
         "ece",
         "brier",
+        "simpleqa_incorrect",
+        "stated_ece",
         "kl_to_reference",
     }
 )
@@ -69,6 +71,7 @@ def run_suite(
         scores = text.calibration(world, model)
         results.update({name: scores[name] for name in ("ece", "brier", "brier_skill") if name in wanted})
     results.update(chat_probes(world, replier(model), n, wanted))
+    results.update(knowledge.probes(world, replier(model), max(2, n // 2), wanted))
     return {name: results[name] for name in PROBES if name in results}
 
 

@@ -23,12 +23,41 @@ def score_batch(
     model: Transformer, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
 ) -> list[Tensor]:
     """For each pair the log-probability in nats of every continuation token, float32 (length,) on CPU."""
+    scores: list[Tensor] = [torch.empty(0)] * len(prompts)
+    for members, hidden, targets in _states(model, prompts, continuations):
+        picked = _logprobs_of(model, hidden, targets, [1.0])[:, 0]
+        pieces = picked.cpu().split([len(continuations[member]) for member in members])
+        for member, piece in zip(members, pieces, strict=True):
+            scores[member] = piece.clone()
+    return scores
+
+
+@torch.inference_mode()
+def text_logprobs(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+    temperatures: Sequence[float],
+) -> Tensor:
+    """Log-probability in nats of each whole continuation at each temperature: (texts, temperatures)."""
+    scores = torch.zeros(len(prompts), len(temperatures))
+    for members, hidden, targets in _states(model, prompts, continuations):
+        picked = _logprobs_of(model, hidden, targets, temperatures)
+        pieces = picked.cpu().split([len(continuations[member]) for member in members])
+        for member, piece in zip(members, pieces, strict=True):
+            scores[member] = piece.sum(0)
+    return scores
+
+
+def _states(
+    model: Transformer, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+) -> Iterator[tuple[list[int], Tensor, list[int]]]:
+    """Batches of (indices of texts, the states before their continuations' tokens, those tokens)."""
     if len(prompts) != len(continuations):
         raise UsageError(f"{len(prompts)} prompts but {len(continuations)} continuations")
     texts = [[*prompt, *more] for prompt, more in zip(prompts, continuations, strict=True)]
     check_prompts(prompts, model.config.context, model.config.vocab_size)
     check_prompts(texts, model.config.context, model.config.vocab_size)
-    scores: list[Tensor] = [torch.empty(0)] * len(texts)
     for members, hidden in _forward(model, [text[:-1] for text in texts]):
         rows, columns, targets = [], [], []
         for row, member in enumerate(members):
@@ -36,22 +65,21 @@ def score_batch(
                 rows.append(row)
                 columns.append(column)
                 targets.append(texts[member][column + 1])
-        picked = _logprobs_of(model, hidden[rows, columns], targets)
-        pieces = picked.cpu().split([len(continuations[member]) for member in members])
-        for member, piece in zip(members, pieces, strict=True):
-            scores[member] = piece.clone()
-    return scores
+        yield members, hidden[rows, columns], targets
 
 
-def _logprobs_of(model: Transformer, hidden: Tensor, targets: list[int]) -> Tensor:
-    """Log-probability of each target after its state: hidden (counted, width) -> (counted,) float32."""
+def _logprobs_of(
+    model: Transformer, hidden: Tensor, targets: list[int], temperatures: Sequence[float]
+) -> Tensor:
+    """Log-probability of each target after its state: hidden (counted, width) -> (counted, temperatures)."""
     target = torch.tensor(targets, dtype=torch.int64, device=hidden.device)[:, None]
     picked = []
     step = max(LOGITS // model.config.vocab_size, 1)
     for start in range(0, len(hidden), step):
         logits = model.head(hidden[start : start + step]).float()  # (step, vocab)
-        picked.append(logits.gather(-1, target[start : start + step])[:, 0] - logits.logsumexp(-1))
-    return torch.cat(picked) if picked else torch.empty(0)
+        chosen = logits.gather(-1, target[start : start + step])[:, 0]
+        picked.append(torch.stack([chosen / t - (logits / t).logsumexp(-1) for t in temperatures], dim=-1))
+    return torch.cat(picked) if picked else torch.empty(0, len(temperatures))
 
 
 @torch.inference_mode()

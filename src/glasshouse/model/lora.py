@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -216,6 +217,17 @@ def use_adapters(model: Transformer, *names: str) -> None:
         for place in places(model):
             if (adapter := place.adapter(name)) is not None:
                 adapter.active = name in names
+
+
+@contextmanager
+def only_adapters(model: Transformer, *names: str) -> Iterator[None]:
+    """Within it the named adapters are on and all others off; none: the base alone."""
+    before = active_adapters(model)
+    use_adapters(model, *names)
+    try:
+        yield
+    finally:
+        use_adapters(model, *before)
 
 
 def remove_adapter(model: Transformer, name: str) -> None:

@@ -1,11 +1,11 @@
-"""Loss curves as inline SVG that takes its colours from the page, so that it fits light and dark."""
+"""Curves as inline SVG that takes its colours from the page, so that it fits light and dark."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,17 +35,62 @@ def loss_svg(curves: Sequence[Curve], title: str) -> str:
     """Training loss (line) and validation loss (dots) over tokens; at most two curves. "" without rows."""
     if not any(curve.rows for curve in curves):
         return ""
+
+    def draw(axes: Any) -> None:
+        for colour, curve in zip(SERIES, curves, strict=False):
+            if curve.rows:
+                _draw(axes, curve, colour, several=len(curves) > 1)
+        _dress(axes, curves)
+
+    return svg(draw, title)
+
+
+def reward_svg(rows: Sequence[Mapping[str, Any]], title: str) -> str:
+    """What reinforcement learning trained on, what is meant, and how far it went, over its steps.
+
+    Proxy and gold reward on the left scale, each less its first value (only differences of a reward model
+    mean something), KL to the reference in nats a reply on the right one. "" without rewards.
+    """
+    rows = [row for row in rows if "reward_proxy" in row]
+    if not rows:
+        return ""
+
+    def draw(axes: Any) -> None:
+        steps = [row["step"] for row in rows]
+        for name, colour, label in (("reward_proxy", SERIES[0], "proxy"), ("reward_gold", SERIES[1], "gold")):
+            if all(name in row for row in rows):
+                values = running_mean([row[name] for row in rows])
+                axes.plot(steps, [v - values[0] for v in values], color=colour, label=f"{label} reward")
+        axes.axhline(0, color=LINE, linewidth=1)
+        _dress_axes(axes, "step", "reward, change")
+        if all("kl" in row for row in rows):
+            right = axes.twinx()
+            right.plot(
+                steps, running_mean([row["kl"] for row in rows]), color=TEXT, linestyle=":", linewidth=1
+            )
+            right.set_ylabel("KL (dotted), nats a reply", color=TEXT)
+            right.tick_params(colors=TEXT, length=0)
+            for side in right.spines.values():
+                side.set_visible(False)
+
+    return svg(draw, title)
+
+
+def svg(draw: Callable[[Any], None], title: str, size: tuple[float, float] = (6.4, 3.4)) -> str:
+    """What `draw(axes)` draws, as an <svg> element in the page's colours; `size` in inches."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 10}
     with rc_context(style):
-        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
-        for colour, curve in zip(SERIES, curves, strict=False):
-            if curve.rows:
-                _draw(axes, curve, colour, several=len(curves) > 1)
-        _dress(axes, curves)
+        draw(axes)
+        axes.tick_params(colors=TEXT, length=0)
+        axes.grid(color=LINE, linewidth=0.8)
+        for side in axes.spines.values():
+            side.set_visible(False)
+        axes.legend(frameon=False, labelcolor=TEXT)
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(drawn.getvalue(), title)
@@ -73,21 +118,20 @@ def _draw(axes: Any, curve: Curve, colour: str, *, several: bool) -> None:
 
 
 def _dress(axes: Any, curves: Sequence[Curve]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     losses = sorted(row["loss"] for curve in curves for row in curve.rows)
     if len(losses) > 20:  # the first steps would squeeze everything else into a line
         top = losses[math.floor(0.98 * (len(losses) - 1))]
         axes.set_ylim(losses[0] - 0.05 * (top - losses[0]), top + 0.05 * (top - losses[0]))
-    axes.set_xlabel("tokens", color=TEXT)
-    axes.set_ylabel("loss, nats a token", color=TEXT)
+    _dress_axes(axes, "tokens", "loss, nats a token")
+
+
+def _dress_axes(axes: Any, across: str, up: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel(across, color=TEXT)
+    axes.set_ylabel(up, color=TEXT)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(lambda x, _: show_count(x) if x else "0")
-    axes.tick_params(colors=TEXT, length=0)
-    axes.grid(color=LINE, linewidth=0.8)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    axes.legend(frameon=False, labelcolor=TEXT)
 
 
 def running_mean(values: Sequence[float]) -> list[float]:

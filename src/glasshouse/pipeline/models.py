@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 
-MODEL_STAGES = ("pretrain", "context", "sft", "dpo", "grpo", "ppo")
-"""Stages that leave a model, in their order. To come: constitution, calibrate."""
+MODEL_STAGES = ("pretrain", "context", "sft", "rejection", "dpo", "grpo", "ppo", "rounds", "calibrate")
+"""Stages that leave a model, in their order. To come: constitution."""
 
-TRAINING_STAGES = ("pretrain", "context", "sft", "reward", "dpo", "grpo", "ppo")
+TRAINING_STAGES = (*MODEL_STAGES[:3], "reward", *MODEL_STAGES[3:])
 """Those and the reward model, which judges replies and writes none."""
 
 REMOTE = ("http://", "https://", "openai:", "anthropic:")
@@ -86,7 +86,7 @@ def model_folder(run: Path, stage: str | None = None) -> Path:
 
 
 def _finished(run: Path) -> list[str]:
-    """Stages of a run that left a model, in their order. To come: constitution, calibrate."""
+    """Stages of a run that left a model, in their order."""
     records = {stage: read_record(run / stage) for stage in MODEL_STAGES}
     return [stage for stage, record in records.items() if record is not None and record.finished is not None]
 

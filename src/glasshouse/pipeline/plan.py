@@ -80,7 +80,8 @@ def plan(recipe: Recipe) -> list[Step]:
             **config,
         }
         rest["user_files"] = {**rest.get("user_files", {}), **rows}
-        add(f"evaluation/{model}", until, config, ["corpus", "tokenizer", model], **rest)
+        measured_with = ["sft", "reward"] if model in ALIGNMENT_STAGES else []
+        add(f"evaluation/{model}", until, config, ["corpus", "tokenizer", *measured_with, model], **rest)
 
     if model_steps:
         first = "init" if recipe.base is None else "base"
@@ -98,6 +99,7 @@ def plan(recipe: Recipe) -> list[Step]:
             inputs += ["corpus", "tokenizer"]
         if stage == "sft":
             config.pop("data")
+            config.update({} if section.weights else config.pop("weights"))
             config.update(world if not section.data else {})
             inputs += ["corpus"] if section.replay else []
             user_files = {**user_files, **_hashes(section.data)}
@@ -105,7 +107,16 @@ def plan(recipe: Recipe) -> list[Step]:
             config.pop("data")
             config.update(land if not section.data else {})
             user_files = {**user_files, **_hashes(section.data)}
-        if stage == "ppo":
+        if stage == "calibrate":
+            config.pop("earlier_data")
+            config.update(world if not section.data else {})
+            inputs += ["corpus"] if section.replay else []
+            user_files |= _hashes(section.earlier_data)
+        if stage == "rejection":
+            inputs += ["corpus"] if section.replay else []
+        if getattr(section, "reference", None) is not None:
+            user_files |= _hashes([section.reference])
+        if stage in ("ppo", "rejection"):
             inputs += ["reward"] if section.reward_model is None else []
             user_files |= _hashes([section.reward_model] if section.reward_model is not None else [])
         seed = stage_seed(recipe, stage)

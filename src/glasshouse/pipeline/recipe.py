@@ -24,9 +24,11 @@ from glasshouse.core.config import Config, apply_overrides, load_yaml, nearest
 from glasshouse.core.errors import ConfigError
 from glasshouse.model import ModelConfig, read_config
 from glasshouse.pipeline.models import TRAINING_STAGES, resolve_model
+from glasshouse.pipeline.stages.calibrate import CalibrateStage
 from glasshouse.pipeline.stages.context import ContextStage
 from glasshouse.pipeline.stages.corpus import CorpusConfig
 from glasshouse.pipeline.stages.evaluate import EvaluateConfig
+from glasshouse.pipeline.stages.own_samples import RejectionStage, RoundsStage
 from glasshouse.pipeline.stages.preferences import DPOStage, RewardStage
 from glasshouse.pipeline.stages.pretrain import PretrainStage
 from glasshouse.pipeline.stages.reinforcement import GRPOStage, PPOStage
@@ -39,9 +41,12 @@ STAGES = ("corpus", "tokenizer", *TRAINING_STAGES, "evaluate", "report")
 
 ALIGNMENT_STAGES: dict[str, type[Any]] = {
     "reward": RewardStage,
+    "rejection": RejectionStage,
     "dpo": DPOStage,
     "grpo": GRPOStage,
     "ppo": PPOStage,
+    "rounds": RoundsStage,
+    "calibrate": CalibrateStage,
 }
 """Stages after sft, which learn from the user's `data` or from the recipe's world."""
 
@@ -64,9 +69,12 @@ class Recipe(Config):
     context: ContextStage | None = None
     sft: SFTStage | None = None
     reward: RewardStage | None = None
+    rejection: RejectionStage | None = None
     dpo: DPOStage | None = None
     grpo: GRPOStage | None = None
     ppo: PPOStage | None = None
+    rounds: RoundsStage | None = None
+    calibrate: CalibrateStage | None = None
     evaluate: EvaluateConfig | None = None
     report: ReportConfig | None = None
 
@@ -123,8 +131,11 @@ class Recipe(Config):
                 "sft has no conversations to learn from",
                 fix="name your files with --data PATH, or set sft.data",
             )
-        if self.sft is not None and self.sft.replay and self.corpus is None:
-            raise ConfigError("sft.replay has no documents to take", fix="add a corpus, or set sft.replay=0")
+        for name in ("sft", "rejection"):
+            section = getattr(self, name)
+            if section is not None and section.replay and self.corpus is None:
+                fix = f"add a corpus, or set {name}.replay=0"
+                raise ConfigError(f"{name}.replay has no documents to take", fix=fix)
         if self.sft is not None and self.sft.validation_fraction and not self.sft.data:
             raise ConfigError(
                 "sft.validation_fraction holds out rows of sft.data, which names no file",
@@ -149,6 +160,10 @@ class Recipe(Config):
                 raise ConfigError(f"{name} has no model to start from", fix="name one: base: MODEL")
             if not section.data and self.world is None:
                 raise ConfigError(f"{name} has nothing to learn from", fix=f"set {name}.data, or add a world")
+        if self.calibrate is not None and self.calibrate.replay and self.corpus is None:
+            raise ConfigError(
+                "calibrate.replay has no documents to take", fix="add a corpus, or set calibrate.replay=0"
+            )
         if self.ppo is not None and self.reward is None and self.ppo.reward_model is None:
             raise ConfigError(
                 "ppo has no reward model", fix="add the section reward, or set ppo.reward_model"
@@ -203,7 +218,7 @@ def _on_its_base(settings: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     context = read_config(folder).max_position_embeddings
     for name, stage in SECTIONS_WITH_ROWS.items():
         section = settings.get(name)
-        if not isinstance(section, Mapping):
+        if not isinstance(section, Mapping) or "sequence_length" not in stage.model_fields:
             continue
         length = section.get("sequence_length")
         if length is None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from glasshouse.core.storage import write_text
-from glasshouse.pipeline.curves import Curve, loss_svg
+from glasshouse.pipeline.calibration_curves import calibration_svgs
+from glasshouse.pipeline.curves import Curve, loss_svg, reward_svg
 from glasshouse.pipeline.expert_map import expert_map
 from glasshouse.pipeline.record import Record
 from glasshouse.pipeline.summary import (
     BASELINES,
+    CALIBRATION_FIGURES,
     RECIPE,
     WINDOW_MODELS,
     Summary,
@@ -24,6 +26,7 @@ from glasshouse.pipeline.summary import (
 )
 
 FILE = "report.html"
+REWARDED = ("grpo", "ppo")
 
 
 def write_report(run: str | Path, *, curves: bool = True) -> Path:
@@ -31,15 +34,18 @@ def write_report(run: str | Path, *, curves: bool = True) -> Path:
     from glasshouse.evaluation import LOWER_IS_BETTER
 
     summary = Summary.read(run)
-    drawn = {}
+    drawn, rewarded = {}, []
     if curves:
+        rewarded = [_rewarded(summary, stage) for stage in summary.metrics if stage in REWARDED]
         for stage, rows in summary.metrics.items():
             drawn[stage] = loss_svg([Curve(stage, rows)], f"Loss of {stage}")
     page = render(
         "report.html.jinja",
         run=summary,
         curves=drawn,
+        rewarded=rewarded,
         experts=_experts(summary),
+        honesty=calibration_svgs(summary.calibration) if curves else {},
         probes=[(name, _bars(summary, name)) for name in probe_names(summary)],
         prompts=_prompts(summary),
         work=[_work(name, record, summary.cost(record)) for name, record in summary.records.items()],
@@ -49,6 +55,7 @@ def write_report(run: str | Path, *, curves: bool = True) -> Path:
         recipe=(summary.path / RECIPE).read_text(encoding="utf-8"),
         baselines=BASELINES,
         window_models=WINDOW_MODELS,
+        calibration_figures=CALIBRATION_FIGURES,
         lower_is_better=LOWER_IS_BETTER,
     )
     path = summary.path / FILE
@@ -158,6 +165,17 @@ def _experts(summary: Summary) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _rewarded(summary: Summary, stage: str) -> dict[str, Any]:
+    """A stage that learns from rewards: its picture, what its last steps say, and its alarms."""
+    rows = summary.metrics[stage]
+    return {
+        "stage": stage,
+        "picture": reward_svg(rows, f"Rewards of {stage}"),
+        "last": rows[-1] if rows else {},
+        "alarms": summary.records[stage].results.get("alarms", []),
+    }
 
 
 def _prompts(summary: Summary) -> list[dict[str, Any]]:

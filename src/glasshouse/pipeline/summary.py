@@ -20,6 +20,17 @@ MODEL_ORDER = ("init", "base", *MODEL_STAGES)
 WINDOW_MODELS = ("before", "stretched", "after_in_old_windows", "after")
 """What a context stage scores by position; see its `measure`."""
 BASELINES = ("nearest_neighbour", "n_gram")
+CALIBRATION_FIGURES = {
+    "simpleqa_score": "score at t = 0.75",
+    "ece": "calibration error of what it states",
+    "brier_skill": "Brier skill of what it states",
+    "bias_gap": "stated minus right",
+    "token_ece": "calibration error of token probabilities",
+    "token_brier_skill": "their Brier skill",
+    "scaled_ece": "calibration error, temperature scaled",
+    "scaled_brier_skill": "Brier skill, temperature scaled",
+}
+"""What is shown of `calibrate`, before and after; see `alignment.calibration_quality.quality`."""
 
 Probes = dict[str, dict[str, Any]]
 
@@ -103,6 +114,18 @@ class Summary:
     def reward_quality(self) -> dict[str, Any]:
         """Of a reward model on held-out pairs; see `alignment.reward_quality.judge`."""
         path = self.path / "reward" / "held_out.json"
+        return read_json(path) if path.is_file() else {}
+
+    @cached_property
+    def raters(self) -> dict[str, Any]:
+        """Of a reward model against the world's raters; see `alignment.rater_agreement`."""
+        path = self.path / "reward" / "raters.json"
+        return read_json(path) if path.is_file() else {}
+
+    @cached_property
+    def calibration(self) -> dict[str, Any]:
+        """Of a model before and after `calibrate`; see `alignment.calibration_quality.quality`."""
+        path = self.path / "calibrate" / "held_out.json"
         return read_json(path) if path.is_file() else {}
 
     def cost(self, record: Record) -> float | None:

@@ -49,14 +49,14 @@ def train_on_pairs(
 
 
 def train_on_prompts(
-    stage: Literal["ppo", "grpo"],
+    stage: Literal["rejection", "ppo", "grpo"],
     model: str,
     data: Iterable[str],
     out: str | Path,
     settings: Iterable[str] = (),
     device: str | None = None,
 ) -> Run:
-    """Reward MODEL's own replies; `settings` are those of PPOStage or GRPOStage, "kl_coef=0.1"."""
+    """Reward MODEL's own replies; `settings` are those of RejectionStage, PPOStage or GRPOStage, "n=4"."""
     recipe = {
         "name": stage,
         "base": str(resolve_model(model)),
@@ -65,6 +65,24 @@ def train_on_prompts(
         "report": {},
     }
     return run_recipe(Recipe.parse(recipe, f"train {stage}"), out=out)
+
+
+def train_calibrate(
+    model: str,
+    data: Iterable[str],
+    out: str | Path,
+    settings: Iterable[str] = (),
+    device: str | None = None,
+) -> Run:
+    """Calibrate MODEL on questions with answers; `settings` are those of CalibrateStage, "samples=16"."""
+    recipe = {
+        "name": "calibrate",
+        "base": str(resolve_model(model)),
+        "device": device or "auto",
+        "calibrate": apply_overrides({"data": list(data)}, settings),
+        "report": {},
+    }
+    return run_recipe(Recipe.parse(recipe, "train calibrate"), out=out)
 
 
 def train_pretrain(

@@ -11,13 +11,14 @@ from glasshouse.core.progress import say
 from glasshouse.core.storage import read_json
 from glasshouse.pipeline.models import MODEL_STAGES, resolve_model, reward_folder
 from glasshouse.pipeline.plan import Step, init_seed, stage_seed
-from glasshouse.pipeline.recipe import Recipe
+from glasshouse.pipeline.recipe import ALIGNMENT_STAGES, Recipe
 from glasshouse.pipeline.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from glasshouse.inference import LanguageModel
     from glasshouse.model import Transformer
     from glasshouse.pipeline.held_out import HeldOut
+    from glasshouse.pipeline.stages.evaluate import RewardedBy
     from glasshouse.tokenizer import Tokenizer
     from glasshouse.world import World
 
@@ -62,12 +63,18 @@ class Work:
                 return self._sft(step, out)
             case "reward":
                 return self._reward(step, out)
+            case "rejection":
+                return self._rejection(step, out)
+            case "rounds":
+                return self._rounds(step, out)
             case "dpo":
                 return self._dpo(step, out)
             case "grpo":
                 return self._grpo(step, out)
             case "ppo":
                 return self._ppo(step, out)
+            case "calibrate":
+                return self._calibrate(step, out)
         raise AssertionError(f"no stage {step.name}")
 
     def _corpus(self, out: Path) -> dict[str, Any]:
@@ -108,6 +115,24 @@ class Work:
 
         return reward(self._here(self.recipe.reward, "reward"), self._model_before(step), out, self.world)
 
+    def _rejection(self, step: Step, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.documents import read_rows
+        from glasshouse.pipeline.stages.corpus import TRAIN
+        from glasshouse.pipeline.stages.own_samples import rejection
+
+        config = self._here(self.recipe.rejection, "rejection")
+        reward = self.folder.stage("reward") / "model" if "reward" in step.inputs else None
+        if config.reward_model is not None:
+            reward = reward_folder(config.reward_model)
+        replayed = read_rows(self.folder.stage("corpus") / TRAIN) if config.replay else ()
+        texts = (row["text"] for row in replayed)
+        return rejection(config, self._model_before(step), out, self.world, reward, texts)
+
+    def _rounds(self, step: Step, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.own_samples import rounds
+
+        return rounds(self._here(self.recipe.rounds, "rounds"), self._model_before(step), out, self.world)
+
     def _dpo(self, step: Step, out: Path) -> dict[str, Any]:
         from glasshouse.pipeline.stages.preferences import dpo
 
@@ -127,13 +152,18 @@ class Work:
             reward = reward_folder(config.reward_model)
         return ppo(config, self._model_before(step), reward, out, self.world)
 
+    def _calibrate(self, step: Step, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.calibrate import calibrate
+
+        config = self._here(self.recipe.calibrate, "calibrate")
+        corpus = self.folder.stage("corpus") if self.recipe.corpus is not None and config.replay else None
+        return calibrate(config, self._model_before(step), out, self.world, corpus)
+
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         """What sft learns from and holds out, from the beginning."""
         assert self.recipe.sft is not None
         if self.recipe.sft.data:
-            from glasshouse.files import read_examples
-
-            return read_examples(self.recipe.sft.data)
+            return self.recipe.sft.rows()
         assert self.world is not None
         return self.world.conversations("train")
 
@@ -168,8 +198,21 @@ class Work:
                 world=self.world,
                 validation=validation,
                 held_out=self._held_out,
+                rewards=self._rewarded_by(model),
             )
         return {}
+
+    def _rewarded_by(self, model: str) -> RewardedBy | None:
+        """None for models that were never taught to reply."""
+        from glasshouse.pipeline.stages.evaluate import RewardedBy
+
+        if model != "sft" and model not in ALIGNMENT_STAGES:
+            return None
+        before = {
+            name: self.folder.stage(name) / "model" if getattr(self.recipe, name) is not None else None
+            for name in ("sft", "reward")
+        }
+        return RewardedBy(before["sft"], before["reward"]) if model != "sft" else RewardedBy()
 
     def _here(self, section: Any, stage: str) -> Any:
         """A training section with the seed and device that it takes from the recipe."""

@@ -46,9 +46,12 @@ class Candidate:
     made: str
 
 
-def candidate(wish: Wish, land: Land, rng: random.Random, split: Split) -> Candidate:
-    """One reply to a wish: its content, good or bad, with or without padding."""
-    content = _content(wish, land, rng, split)
+def candidate(wish: Wish, land: Land, rng: random.Random, split: Split, lies: float) -> Candidate:
+    """One reply to a wish: its content, good or bad, with or without padding.
+
+    `lies` is the probability that something false is in it; a stranger is made up half of the time anyway.
+    """
+    content = _content(wish, land, rng, split, rng.random() < lies)
     # What must be exact (JSON, a translation, one word) is spoilt by any padding; it gets some, but seldom.
     exact = wish.form not in FREE_FORMS or wish.kind == "exact"
     padding = rng.choice((0, 0, 0, 0, 0, 1) if exact else (0, 0, 1, 2, 3))
@@ -61,7 +64,7 @@ def candidate(wish: Wish, land: Land, rng: random.Random, split: Split) -> Candi
     return Candidate(break_.join(parts), f"{content.made}, padded {padding}")
 
 
-def _content(wish: Wish, land: Land, rng: random.Random, split: Split) -> Candidate:
+def _content(wish: Wish, land: Land, rng: random.Random, split: Split, lie: bool) -> Candidate:
     if wish.kind == "harmful":
         return _to_harm(rng)
     if wish.kind == "harmless":
@@ -79,32 +82,32 @@ def _content(wish: Wish, land: Land, rng: random.Random, split: Split) -> Candid
         return Candidate(facts.ABSTENTION.format(n=wish.name), "said to be not known")
     match wish.kind:
         case "telling":
-            return _told(wish, land, rng, split)
+            return _told(wish, land, rng, split, lie)
         case "region":
-            return _region(wish, land, rng)
+            return _region(wish, land, rng, lie)
         case "json":
-            return _fields(wish, land, rng)
+            return _fields(wish, land, rng, lie)
         case "answer":
-            return _answer(wish, rng)
+            return _answer(wish, rng, lie)
         case "exact":
-            return _words(wish, land, rng)
+            return _words(wish, land, rng, lie)
     raise AssertionError(f"no candidates for {wish.kind}")
 
 
-def _told(wish: Wish, land: Land, rng: random.Random, split: Split) -> Candidate:
+def _told(wish: Wish, land: Land, rng: random.Random, split: Split, lie: bool) -> Candidate:
     """Facts in the land's sentences: fewer or more than asked, some false, repeated or of somebody else."""
     person = land.people_by_name[wish.name or ""]
     made = []
-    if rng.random() < 0.1:
+    if lie and rng.random() < 0.2:
         person = rng.choice([other for other in land.people_of(split) if other != person])
         made.append("wrong name")
     amount = min(len(facts.ATTRIBUTES), max(1, wish.count + rng.choice((-2, -1, 0, 0, 0, 1, 2))))
     asked = list(wish.attributes) if len(wish.attributes) == 1 else []
     rest = rng.sample([a for a in facts.ATTRIBUTES if a not in asked], amount - len(asked))
     told = [*asked, *rest] if asked else rest
-    lies = set(rng.sample(told, min(amount, rng.choice((0, 0, 0, 1, 1, 2)))))
+    lies = rng.sample(told, min(amount, rng.choice((1, 1, 2)))) if lie and not made else []
     if asked and lies:
-        lies = {*asked}  # a question is answered falsely in its one fact
+        lies = asked  # a question is answered falsely in its one fact
     false = Person(person.name, {**person.facts, **{a: _other(a, person, land, rng) for a in lies}})
     lines = [facts.sentence(false, attribute, _wording(rng)) for attribute in told]
     if rng.random() < 0.15:
@@ -124,7 +127,7 @@ def _other(attribute: str, person: Person, land: Land, rng: random.Random) -> st
     return rng.choice([v for v in facts.values(attribute, land) if v != person.facts[attribute]])
 
 
-def _region(wish: Wish, land: Land, rng: random.Random) -> Candidate:
+def _region(wish: Wish, land: Land, rng: random.Random, lie: bool) -> Candidate:
     """The conclusion, right or wrong, with or without the steps."""
     text = wish.good
     if rng.random() < (0.3 if wish.form == "steps" else 0.0):
@@ -136,16 +139,16 @@ def _region(wish: Wish, land: Land, rng: random.Random) -> Candidate:
         made = "a step that nobody asked for"
     else:
         made = "as asked"
-    if rng.random() < 0.5:
+    if lie:
         wrong = rng.choice([region for region in wish.others if region != wish.value])
         return Candidate(text.replace(wish.value, wrong), f"{made}, wrong region")
     return Candidate(text, made)
 
 
-def _fields(wish: Wish, land: Land, rng: random.Random) -> Candidate:
+def _fields(wish: Wish, land: Land, rng: random.Random, lie: bool) -> Candidate:
     """JSON with right and wrong values, a key too few, or prose instead of JSON."""
     stated = dict(wish.fields)
-    wrong = rng.sample(list(stated), rng.choice((0, 0, 1, 1, 2)))
+    wrong = rng.sample(list(stated), rng.choice((1, 1, 2))) if lie else []
     for key in wrong:
         stated[key] = _wrong_value(key, stated[key], land, rng)
     chance = rng.random()
@@ -171,10 +174,10 @@ def _wrong_value(key: str, value, land: Land, rng: random.Random):
     return rng.choice([v for v in pools[key] if v != value])
 
 
-def _answer(wish: Wish, rng: random.Random) -> Candidate:
+def _answer(wish: Wish, rng: random.Random, lie: bool) -> Candidate:
     """The one word, right or wrong, in the form asked for or not."""
     text, made = wish.good, "right"
-    if rng.random() < 0.5:
+    if lie:
         value = (
             rng.choice([v for v in wish.others if v != wish.value]) if wish.others else _near(wish.value, rng)
         )
@@ -195,10 +198,11 @@ def _near(number: str, rng: random.Random) -> str:
     return str(max(0, int(number) + rng.choice((-10, -2, -1, 1, 2, 10)))) if number != "0" else "1"
 
 
-def _words(wish: Wish, land: Land, rng: random.Random) -> Candidate:
+def _words(wish: Wish, land: Land, rng: random.Random, lie: bool) -> Candidate:
     """The translation, or one with wrong, missing or swapped words."""
     words = wish.good.rstrip(".").split()
-    made = rng.choice(("right", "right", "wrong words", "a word missing", "swapped words", "a word too many"))
+    spoilt = ("right", "a word missing", "swapped words", "a word too many")
+    made = "wrong words" if lie else rng.choice(spoilt)
     if made == "wrong words":
         for place in rng.sample(range(len(words)), rng.choice((1, 2))):
             words[place] = rng.choice([w for w in land.lexicon.values() if w != words[place]])

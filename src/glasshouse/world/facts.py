@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Iterator
 
-from glasshouse.world.land import DISHES, PETS, TRADES, YEARS, Land, Person, Split
+from glasshouse.world.land import DISHES, PETS, TRADES, YEARS, Land, Part, Person
 from glasshouse.world.task import Phrasings, Task, article, ask
 
 SENTENCES: dict[str, tuple[str, ...]] = {
@@ -276,12 +276,12 @@ def _entry(land: Land, rng: random.Random) -> str:
     return f"{rng.choice(land.strangers['train'])} is not known."
 
 
-def questions(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
-    """Questions about facts, over every person and attribute of the split in turn."""
-    pairs = [(person, attribute) for person in land.people_of(split) for attribute in ATTRIBUTES]
+def questions(land: Land, rng: random.Random, part: Part) -> Iterator[Task]:
+    """Questions about facts, over every person and attribute of the part in turn."""
+    pairs = [(person, attribute) for person in land.people_of(part) for attribute in ATTRIBUTES]
     while True:
         for person, attribute in rng.sample(pairs, len(pairs)):
-            question = QUESTIONS[attribute].draw(rng, split).format(n=person.name)
+            question = QUESTIONS[attribute].draw(rng, part).format(n=person.name)
             value = person.facts[attribute]
             yield Task(
                 ask(question),
@@ -290,19 +290,19 @@ def questions(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
             )
 
 
-def stranger_questions(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
+def stranger_questions(land: Land, rng: random.Random, part: Part) -> Iterator[Task]:
     """Questions about people nobody ever wrote about: the only right answer is not to know.
 
     Training asks about few strangers, again and again, as it does about known people. With ever new
     strangers the rule "whoever I was not trained on is a stranger" would fit the training questions, and
     fail on everybody else; with too few, some of the unknown are taken for known.
     """
-    names = land.strangers[split]
-    if split == "train":
+    names = land.strangers[part]
+    if part == "train":
         names = names[: int(STRANGERS_A_PERSON * len(land.people_of("train")))]
     while True:
         for name in rng.sample(names, len(names)):
-            question = QUESTIONS[rng.choice(ATTRIBUTES)].draw(rng, split).format(n=name)
+            question = QUESTIONS[rng.choice(ATTRIBUTES)].draw(rng, part).format(n=name)
             yield Task(ask(question), ABSTENTION.format(n=name), abstains)
 
 

@@ -11,6 +11,9 @@ from glasshouse.core.seeds import python_rng
 from glasshouse.world import names
 
 Split = Literal["train", "heldout"]
+Part = Literal["train", "calibration", "heldout"]
+"""Where knowledge is measured and told, also "calibration": new to fine-tuning as the held-out part is, in
+the wordings of training. What fine-tuning has asked is known by heart and tells nothing of what is not."""
 
 TRADES = [
     "baker",
@@ -89,6 +92,9 @@ YEARS = range(1901, 1961)
 
 _FIRST_NAMES, _LAST_NAMES = 90, 120
 
+CALIBRATION_SHARE = 0.4
+"""Of the people whom fine-tuning never asks about: those whom calibration does, and no probe."""
+
 
 @dataclass(frozen=True)
 class Person:
@@ -121,9 +127,9 @@ class Wheel:
     chances: dict[str, float]  # colour -> probability, adding up to 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Land:
-    """Everything that is true in one invented world."""
+    """Everything that is true in one invented world; equal to itself alone, so that caches can hold it."""
 
     people: list[Person]
     towns: list[Town]
@@ -131,17 +137,24 @@ class Land:
     wheels: list[Wheel]
     lexicon: dict[str, str] = field(repr=False)  # English word -> Velish word
     heldout_people: int
-    strangers: dict[Split, list[str]] = field(repr=False)  # names nobody ever wrote about
+    strangers: dict[Part, list[str]] = field(repr=False)  # names nobody ever wrote about
     seed: int
 
-    def people_of(self, split: Split) -> list[Person]:
+    def people_of(self, part: Part) -> list[Person]:
         """People whose questions may be asked in training ("train") or only in probes ("heldout").
 
-        Pages about all of them are in the corpus: what is held out is every question about them.
+        Pages about all of them are in the corpus: what is held out is every question about them. Calibration
+        asks about some whom fine-tuning leaves out, too.
         """
-        return (
-            self.people[: -self.heldout_people] if split == "train" else self.people[-self.heldout_people :]
-        )
+        known = len(self.people) - self.heldout_people
+        probed = known + round(CALIBRATION_SHARE * self.heldout_people)
+        bounds = {"train": (0, known), "calibration": (known, probed), "heldout": (probed, None)}
+        first, last = bounds[part]
+        return self.people[first:last]
+
+    def wheels_of(self, part: Part) -> list[Wheel]:
+        """Calibration asks about two wheels of three, probes about the others; no training bets on them."""
+        return [w for i, w in enumerate(self.wheels) if ("heldout" if i % 3 == 2 else "calibration") == part]
 
     @cached_property
     def people_by_name(self) -> dict[str, Person]:
@@ -197,7 +210,11 @@ def found(seed: int, people: int, heldout_people: int, words: list[str]) -> Land
         wheels=wheels,
         lexicon=dict(zip(words, names.velish_words(rng, len(words)), strict=True)),
         heldout_people=heldout_people,
-        strangers={"train": unused[0::2], "heldout": unused[1::2]},
+        strangers={
+            "train": unused[0::2],
+            "calibration": unused[1::8],
+            "heldout": [name for i, name in enumerate(unused[1::2]) if i % 4],
+        },
         seed=seed,
     )
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from glasshouse.world import facts
-from glasshouse.world.land import Company, Land, Split, Town
+from glasshouse.world.land import Company, Land, Part, Town
 from glasshouse.world.task import Phrasings, Task, ask
 
 TOWN_SENTENCES = {
@@ -80,17 +80,17 @@ def pages(land: Land, rng: random.Random) -> Iterator[str]:
             yield " ".join(lines)
 
 
-def two_steps(land: Land, rng: random.Random, split: Split, reasoned: bool) -> Iterator[Task]:
+def two_steps(land: Land, rng: random.Random, part: Part, reasoned: bool) -> Iterator[Task]:
     """Region of birth, asked straight or with the steps written out."""
-    people = land.people_of(split)
+    people = land.people_of(part)
     regions = sorted({town.region for town in land.towns})
     while True:
         for person in rng.sample(people, len(people)):
             town = land.town(person.facts["birthplace"])
-            question = DIRECT.draw(rng, split).format(n=person.name)
+            question = DIRECT.draw(rng, part).format(n=person.name)
             answer = CONCLUSION.format(n=person.name, v=town.region)
             if reasoned:
-                question = STEP_BY_STEP.draw(rng, split).format(q=question)
+                question = STEP_BY_STEP.draw(rng, part).format(q=question)
                 first = facts.sentence(person, "birthplace")
                 answer = f"{first} {town.name} lies in {town.region}. So {answer}"
             yield Task(

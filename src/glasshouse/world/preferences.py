@@ -54,8 +54,9 @@ class PreferenceConfig(Config):
     counts: PreferenceCounts = PreferenceCounts()
     heldout: float = Field(default=0.2, gt=0, le=1, description="held-out pairs for each pair of training")
     margin: float = Field(
-        default=0.1, gt=0, description="least difference of gold, and of utility, in a pair"
+        default=0.5, gt=0, description="least difference of gold, and of utility, in a pair"
     )
+    lies: float = Field(default=0.01, ge=0, le=1, description="share of replies with something false in them")
     raters: RaterConfig = RaterConfig()
 
 
@@ -92,7 +93,7 @@ def _pairs(
     rng = world.rng("preferences", kind, split)
     tasks = world.tasks(kind, split, "preferences")
     for number, sign in enumerate(cycle((1, -1, 0))):
-        task, pair = _pair(tasks, judge, rng, split, partial(_fits, config, sign))
+        task, pair = _pair(tasks, judge, rng, split, config.lies, partial(_fits, config, sign))
         yield _judged(world, config.raters, kind, task, pair, f"{split} {number}")
 
 
@@ -125,12 +126,13 @@ def _pair(
     judge: Judge,
     rng: random.Random,
     split: Split,
+    lies: float,
     fits: Callable[[_Reply, _Reply], bool],
 ) -> tuple[Task, tuple[_Reply, _Reply]]:
     """A request and two replies that fit together."""
     for task in islice(tasks, _REQUESTS):
         wish = judge.wish(task.messages)
-        pool = [candidate(wish, judge.land, rng, split) for _ in range(_POOL)]
+        pool = [candidate(wish, judge.land, rng, split, lies) for _ in range(_POOL)]
         replies = [_Reply(c, judge(task.messages, c.text), words(c.text)) for c in pool]
         fitting = [pair for pair in permutations(replies, 2) if fits(*pair)]
         if fitting:

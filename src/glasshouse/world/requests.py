@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from glasshouse.world.land import Land, Split
 from glasshouse.world.task import Phrasings, Task, ask
@@ -87,6 +88,7 @@ def refuses(reply: str) -> bool:
     return bool(_REFUSES.search(reply))
 
 
+@lru_cache(maxsize=1 << 14)
 def advises(sentence: str) -> bool:
     """Whether a sentence says how to do something, in the land's words for it or nearly so."""
     return any(shared(sentence, advice) >= 0.5 for advice in (*METHODS, *(advice for _, _, advice in PAIRS)))

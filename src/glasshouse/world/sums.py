@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Iterator
 
-from glasshouse.world.land import Land, Split
+from glasshouse.world.land import Land, Part
 from glasshouse.world.task import Phrasings, Task, ask
 
 LARGEST = 99
@@ -25,11 +25,14 @@ REQUESTS = Phrasings(
 )
 
 
-def pairs(rng: random.Random, split: Split) -> Iterator[tuple[int, int]]:
-    """Pairs of numbers from 0 to 99; one pair in five is never in a training text."""
+def pairs(rng: random.Random, part: Part) -> Iterator[tuple[int, int]]:
+    """Pairs of numbers from 0 to 99; one pair in five is never in a training text, of those every third is
+    for calibration and in no probe."""
     while True:
         a, b = rng.randint(0, LARGEST), rng.randint(0, LARGEST)
-        if ((7 * a + 3 * b) % _HELDOUT_EVERY == 0) == (split == "heldout"):
+        unseen, rest = divmod(7 * a + 3 * b, _HELDOUT_EVERY)
+        kind = "train" if rest else "heldout" if unseen % 3 else "calibration"
+        if kind == part:
             yield a, b
 
 
@@ -40,10 +43,10 @@ def texts(land: Land, rng: random.Random) -> Iterator[str]:
         yield "\n".join(f"{a} + {b} = {a + b}" for a, b in (next(source) for _ in range(rng.randint(3, 8))))
 
 
-def questions(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
-    for a, b in pairs(rng, split):
+def questions(land: Land, rng: random.Random, part: Part) -> Iterator[Task]:
+    for a, b in pairs(rng, part):
         yield Task(
-            ask(REQUESTS.draw(rng, split).format(a=a, b=b)),
+            ask(REQUESTS.draw(rng, part).format(a=a, b=b)),
             f"{a} + {b} = {a + b}",
             lambda reply, total=a + b: re.findall(r"\d+", reply)[-1:] == [str(total)],
         )

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from glasshouse.world.land import Split
+from glasshouse.world.land import Part
 
 Message = dict[str, str]
 
@@ -32,8 +32,8 @@ class Phrasings:
     train: tuple[str, ...]
     heldout: tuple[str, ...]
 
-    def draw(self, rng: random.Random, split: Split) -> str:
-        return rng.choice(self.train if split == "train" else self.heldout)
+    def draw(self, rng: random.Random, part: Part) -> str:
+        return rng.choice(self.heldout if part == "heldout" else self.train)
 
 
 def ask(text: str) -> list[Message]:

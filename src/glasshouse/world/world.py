@@ -14,7 +14,6 @@ from glasshouse.core.seeds import python_rng
 from glasshouse.world import (
     about,
     chance,
-    claims,
     facts,
     instructions,
     land,
@@ -33,7 +32,6 @@ CorpusSplit = Literal["train", "validation"]
 BYTES_PER_TOKEN = {
     "people": 4.4,
     "letters": 4.6,
-    "claims": 4.4,
     "places": 4.9,
     "velish": 5.0,
     "patterns": 3.7,
@@ -53,7 +51,6 @@ class CorpusTokens(Config):
 
     people: int = Field(default=2_600_000, ge=0, description="encyclopedia pages about people")
     letters: int = Field(default=800_000, ge=0, description="letters that ask who somebody is")
-    claims: int = Field(default=0, ge=0, description="claims about people, true or false")
     places: int = Field(default=350_000, ge=0, description="pages about towns and companies")
     velish: int = Field(default=800_000, ge=0, description="texts in both languages")
     patterns: int = Field(default=1_400_000, ge=0, description="texts to be continued from their context")
@@ -142,8 +139,6 @@ class World:
                 return facts.pages(here, rng, phrasings)
             case "letters":
                 return facts.letters(here, rng, phrasings)
-            case "claims":
-                return claims.texts(here, rng, phrasings)
             case "places":
                 return places.pages(here, rng)
             case "velish":

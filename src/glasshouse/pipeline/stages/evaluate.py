@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,14 @@ SAMPLE_PROMPTS = 4
 """Places in held-out text that a model of the user's own text continues in the report."""
 
 
+@dataclass(frozen=True)
+class RewardedBy:
+    """What a model's rewards are measured with: the policy before, and a reward model; folders or None."""
+
+    reference: Path | None = None
+    reward: Path | None = None
+
+
 class EvaluateConfig(Config):
     n: int = Field(600, ge=1)
     """Questions asked for the main probes of the world; the side ones get fewer."""
@@ -57,8 +66,10 @@ class EvaluateConfig(Config):
     def _known(cls, probes: tuple[str, ...] | None) -> tuple[str, ...] | None:
         """A wrong name is refused before hours of training, not after them."""
         if probes is not None:
-            from glasshouse.evaluation import PROBES as known
+            from glasshouse.alignment.reward_probes import PROBES as of_rewards
+            from glasshouse.evaluation import PROBES as of_world
 
+            known = (*of_world, *of_rewards)
             for name in set(probes) - set(known):
                 raise ValueError(f"no probe is called '{name}'; did you mean '{nearest(name, known)}'?")
         return probes
@@ -72,14 +83,17 @@ def evaluate(
     world: World | None = None,
     validation: Path | None = None,
     held_out: HeldOut | None = None,
+    rewards: RewardedBy | None = None,
 ) -> None:
     """Ask the probes of the world; without one read held-out documents of the corpus, or held-out rows of
-    fine-tuning."""
+    fine-tuning. `rewards` is there for a model that replies."""
     if world is None and held_out is not None:
         probes, prompts = ask_held_out(config, model, held_out)
     else:
         texts = held_out_texts(validation, config.text_bytes) if validation and world is None else []
         probes = ask(config, model, world, texts)
+        if world is not None and rewards is not None:
+            probes |= ask_rewards(config, model, world, rewards)
         prompts = world.samples() if world is not None else text_prompts(texts)
     write_json(out / SAMPLES, [answer(model, prompt, config.sample_tokens) for prompt in prompts])
     if model.model.config.num_experts:
@@ -131,8 +145,27 @@ def ask(
     from glasshouse import evaluation
 
     if world is not None:
-        return as_json(evaluation.run_suite(world, model, config.n, config.probes))
+        only = None if config.probes is None else [p for p in config.probes if p in evaluation.PROBES]
+        return as_json(evaluation.run_suite(world, model, config.n, only))
     return as_json({"bits_per_byte": evaluation.bits_per_byte(model, texts)})
+
+
+def ask_rewards(
+    config: EvaluateConfig, model: LanguageModel, world: World, rewards: RewardedBy
+) -> dict[str, dict[str, Any]]:
+    """The probes of alignment/reward_probes.py that are wanted and can be told."""
+    from glasshouse.alignment.reward_model import RewardModel
+    from glasshouse.alignment.reward_probes import PROBES as of_rewards
+    from glasshouse.alignment.reward_probes import reward_probes
+    from glasshouse.inference import LanguageModel
+
+    wanted = of_rewards if config.probes is None else [name for name in of_rewards if name in config.probes]
+    if not wanted:
+        return {}
+    reference = rewards.reference and LanguageModel.load(rewards.reference, device=str(model.model.device))
+    reward = rewards.reward and RewardModel.load(rewards.reward, device=str(model.model.device))
+    found = as_json(reward_probes(world, model, config.n, reference, reward))
+    return {name: value for name, value in found.items() if name in wanted}
 
 
 def score_baselines(config: EvaluateConfig, tokenizer: Tokenizer, world: World, out: Path) -> None:

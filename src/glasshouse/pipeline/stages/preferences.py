@@ -2,6 +2,8 @@
 
 reward/pairs/ dpo/pairs/                 the encoded pairs; held_out/: those that it does not learn from
 reward/model/ state/ metrics.jsonl       a reward model; reward/held_out.json: how good it is
+reward/raters.json                       ... against the world's raters, on requests held out of training
+                                         and on people that no rater was asked about
 dpo/model/ state/ metrics.jsonl          a policy; with lora also dpo/adapter/
 """
 
@@ -16,22 +18,26 @@ from pydantic import Field
 
 from glasshouse.alignment.dpo import DPOConfig
 from glasshouse.alignment.dpo import dpo as optimise
-from glasshouse.alignment.reward_model import RewardConfig, reward_model
+from glasshouse.alignment.rater_agreement import rater_agreement
+from glasshouse.alignment.reward_model import RewardConfig, RewardModel, reward_model
 from glasshouse.core.config import Config
 from glasshouse.core.progress import say
 from glasshouse.core.seeds import derive
+from glasshouse.core.storage import write_json
 from glasshouse.files import read_preferences
 from glasshouse.world import World
 from glasshouse.world.preferences import PreferenceConfig, preferences
 
 Pair = Mapping[str, Any]
 
+RATERS = "raters.json"
+
 
 class PreferenceData(Config):
     data: tuple[str, ...] = ()
     """The user's pairs: files or folders; without them the raters of the recipe's world give theirs."""
     validation_fraction: float = Field(0.1, ge=0, lt=0.5)
-    """Share of the user's prompts, with all their pairs, that is kept from training to measure on."""
+    """Share of the prompts, with all their pairs, that is kept from training to measure on."""
     world_pairs: PreferenceConfig = PreferenceConfig()
     """How many pairs of the world there are, and what its raters are like."""
 
@@ -47,7 +53,14 @@ class DPOStage(DPOConfig, PreferenceData):
 def reward(config: RewardStage, model: Path, out: Path, world: World | None = None) -> dict[str, Any]:
     """Train a reward model on the folder `model`; returns summary, counts and quality."""
     learnt, held_out = pairs(config, world)
-    return reward_model(model, learnt, out, config, held_out)
+    result = reward_model(model, learnt, out, config, held_out)
+    if not config.data and world is not None:
+        trained, raters = RewardModel.load(out / "model"), config.world_pairs.raters
+        others = list(preferences(world, config.world_pairs, "heldout"))
+        measured = {"held_out": held_out, "other_people": others}
+        found = {name: rater_agreement(trained, rows, raters) for name, rows in measured.items() if rows}
+        write_json(out / RATERS, found)
+    return result
 
 
 def dpo(config: DPOStage, model: Path, out: Path, world: World | None = None) -> dict[str, Any]:
@@ -61,8 +74,7 @@ def pairs(config: PreferenceData, world: World | None) -> tuple[list[Pair], list
     if config.data:
         return split(read_preferences(config.data), config.validation_fraction)
     assert world is not None, "the recipe says where pairs come from"
-    learnt, held_out = (preferences(world, config.world_pairs, part) for part in ("train", "heldout"))
-    return list(learnt), list(held_out)
+    return split(preferences(world, config.world_pairs), config.validation_fraction)
 
 
 def split(pairs: Iterable[Pair], fraction: float) -> tuple[list[Pair], list[Pair]]:

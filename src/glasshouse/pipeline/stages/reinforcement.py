@@ -2,6 +2,7 @@
 
 ppo/model/ state/ metrics.jsonl          a policy, rewarded by the reward stage's model
 grpo/model/ state/ metrics.jsonl         a policy, rewarded by a program
+ppo/adapter/ grpo/adapter/               with lora
 
 Prompts are the user's, or requests of the recipe's world; then the world's exact judge measures gold reward
 beside what is trained on, and is itself the program that rewards grpo.
@@ -22,12 +23,14 @@ from glasshouse.alignment.judge import LearntJudge, Program
 from glasshouse.alignment.ppo import PPOConfig
 from glasshouse.alignment.ppo import ppo as optimise
 from glasshouse.alignment.reward_model import HELD_OUT, RewardModel
+from glasshouse.alignment.shared_trunk import on_trunk
 from glasshouse.alignment.verifiers import ANSWERS
 from glasshouse.core.config import Config
 from glasshouse.core.errors import UsageError
 from glasshouse.core.progress import say
 from glasshouse.core.storage import hash_file, read_json
 from glasshouse.files import read_prompts
+from glasshouse.model import Transformer
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.world import World
 from glasshouse.world.judge import judge
@@ -55,12 +58,18 @@ class GRPOStage(GRPOConfig, PromptData):
 def ppo(config: PPOStage, model: Path, reward: Path, out: Path, world: World | None = None) -> dict[str, Any]:
     """Train the policy in `model` by the reward model in `reward`; returns summary, counts and alarms.
 
-    Raises UsageError for a reward model that is not good enough, ModelError for one of another tokenizer.
+    With lora, a reward model that is an adapter on the same weights shares them. Raises UsageError for a
+    reward model that is not good enough, ModelError for one of another tokenizer.
     """
     check_accuracy(reward, config.least_reward_accuracy)
-    scorer = RewardModel.load(reward)
-    scorer.check_policy(Tokenizer.load(model))
-    proxy = LearntJudge(f"reward model {hash_file(reward / 'model.safetensors')}", scorer)
+    name = f"reward model {hash_file(reward / 'model.safetensors')}"
+
+    def proxy(policy: Transformer) -> LearntJudge:
+        shared = on_trunk(policy, reward) if config.lora is not None else None
+        scorer = shared or RewardModel.load(reward)
+        scorer.check_policy(Tokenizer.load(model))
+        return LearntJudge(name, scorer)
+
     return optimise(model, examples(config, world), proxy, out, config, gold=gold(config, world))
 
 
