@@ -99,8 +99,9 @@ def after(found: dict, stage: str, probe: str, run: str = "pocket") -> dict:
 
 
 def test_the_reward_model_is_nearly_as_good_as_its_raters_allow(found):
+    """Which labels are wrong is known: nobody can agree with more than the others."""
     measured = found["raters"]["held_out"]
-    assert measured["accuracy"]["value"] >= measured["ceiling"] - 0.02
+    assert measured["accuracy"]["value"] >= 1 - measured["flipped"] - 0.02
 
 
 def test_ppo_raises_gold_near_its_reference(found):
