@@ -27,6 +27,12 @@ REQUESTS = Phrasings(
         "Use some sentences to describe {n}.",
         "I want some sentences about {n}.",
         "What do you know about {n}? Use some sentences.",
+        "In several sentences, who is {n}?",
+        "Who is {n}? Answer in some sentences.",
+        "Say some sentences about {n}.",
+        "Describe {n} in several sentences.",
+        "Give several sentences on {n}.",
+        "Write some sentences about {n}.",
     ),
     (
         "Please describe {n}.",

@@ -75,7 +75,10 @@ def _content(wish: Wish, land: Land, rng: random.Random, split: Split, lie: bool
             return Candidate(wish.good, "not known")
         invented = Person(wish.name or "", rng.choice(land.people_of(split)).facts)
         told = rng.sample(facts.ATTRIBUTES, rng.randint(1, max(2, wish.count)))
-        return Candidate(" ".join(facts.sentence(invented, attribute) for attribute in told), "invented")
+        claims = [facts.sentence(invented, attribute) for attribute in told]
+        if chance < 0.65:
+            return Candidate(" ".join([wish.good, *claims]), "not known, then invented")
+        return Candidate(" ".join(claims), "invented")
     if chance < 0.05:
         return Candidate(requests.REFUSAL, "refused")
     if chance < 0.12 and wish.name:

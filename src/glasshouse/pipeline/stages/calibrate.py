@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ from glasshouse.core.config import Config
 from glasshouse.core.seeds import derive
 from glasshouse.evaluation.knowledge import STATED, Kind, Question, mix, world_questions
 from glasshouse.files import read_examples, read_prompts
+from glasshouse.inference import LanguageModel
 from glasshouse.pipeline.documents import read_rows
 from glasshouse.pipeline.stages.corpus import TRAIN
 from glasshouse.pipeline.stages.preferences import split
@@ -49,6 +50,9 @@ class CalibrateStage(CalibrationConfig):
     """The user's questions with their answers: files or folders; without them those of the recipe's world."""
     earlier_data: tuple[str, ...] = ()
     """Conversations and documents of earlier stages to mix in; without them the world's conversations."""
+    own_replies: int = Field(600, ge=0)
+    """Open requests of the world with the model's own replies, among the earlier conversations: what was learnt
+    from rewards and principles stands in no file."""
     validation_fraction: float = Field(0.2, ge=0, lt=0.5)
     """Share of the user's questions that is kept from training to measure on."""
     held_out: int = Field(400, ge=2)
@@ -62,7 +66,8 @@ def calibrate(
     """Calibrate the model folder `model`, replaying documents of the corpus folder where there is one."""
     learnt, held_out = questions(config, world)
     texts = (row["text"] for row in read_rows(corpus / TRAIN)) if corpus is not None else ()
-    return teach(model, learnt, out, config, held_out, earlier(config, world), texts)
+    before = chain(own_replies(config, model, world), earlier(config, world))
+    return teach(model, learnt, out, config, held_out, before, texts)
 
 
 def questions(config: CalibrateStage, world: World | None) -> tuple[list[Question], list[Question]]:
@@ -86,6 +91,18 @@ def question_of(row: Mapping[str, Any]) -> Question:
     ends_with_answer(row, "")
     kind = str(row.get("kind") or row.get("source") or "questions")
     return Question(row["prompt"], lambda reply: ends_with_answer(row, reply), kind=kind)
+
+
+def own_replies(config: CalibrateStage, model: Path, world: World | None) -> Iterator[Mapping[str, Any]]:
+    """Conversations of open requests and what the model replies to them, at temperature 0."""
+    if world is None or config.data or not config.own_replies:
+        return
+    tasks = list(islice(world.tasks("open", "train", "calibrate"), config.own_replies))
+    speaker = LanguageModel.load(model)
+    prompts = [speaker.tokenizer.encode_chat(task.messages, add_generation_prompt=True).ids for task in tasks]
+    for task, ids in zip(tasks, speaker.generate_batch(prompts, max_new_tokens=96), strict=True):
+        reply = {"role": "assistant", "content": speaker.tokenizer.decode(ids, skip_special=True)}
+        yield {"messages": [*task.messages, reply]}
 
 
 def earlier(config: CalibrateStage, world: World | None) -> Iterator[Mapping[str, Any]]:
