@@ -13,7 +13,13 @@ from glasshouse.core.errors import ConfigError, DataError
 from glasshouse.model import ModelConfig, initialise, save
 from glasshouse.pipeline.plan import plan
 from glasshouse.pipeline.recipe import load_recipe
-from glasshouse.pipeline.stages.calibrate import CalibrateStage, earlier, question_of, questions
+from glasshouse.pipeline.stages.calibrate import (
+    CalibrateStage,
+    QuestionCounts,
+    earlier,
+    question_of,
+    questions,
+)
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.world import World, WorldConfig
 
@@ -149,8 +155,8 @@ def test_calibrate_starts_from_the_newest_policy_and_changes_nothing_before():
     steps = {
         step.name: step for step in plan(load_recipe("pocket-mini", overrides=["calibrate={replay: 0.5}"]))
     }
-    assert set(steps["calibrate"].inputs) == {"sft", "corpus"}
-    assert keys("calibrate={}")["calibrate"] != keys("calibrate={levels: 1}")["calibrate"]
+    assert set(steps["calibrate"].inputs) == {"constitution", "corpus"}
+    assert keys("calibrate={}")["calibrate"] != keys("calibrate={levels: 2}")["calibrate"]
 
 
 def test_replay_without_a_corpus_is_refused(files):
@@ -160,25 +166,11 @@ def test_replay_without_a_corpus_is_refused(files):
         load_recipe(recipe)
 
 
-def test_the_world_calibrates_in_a_recipe(glasshouse, tiny_run):
-    """After sft, with probes of its own; the earlier stages are reused."""
-    out = tiny_run.parent / "calibrated"
-    section = {
-        **SMALL,
-        "sequence_length": 256,
-        "batch_tokens": 2048,
-        "epochs": 1,
-        "held_out": 20,
-        "replay": 0.5,
-    }
-    del section["validation_fraction"]
-    kinds = ("questions", "strangers", "sums", "two_step_direct", "wheels")
-    section["world_questions"] = dict.fromkeys((*kinds, "familiar_questions", "familiar_strangers"), 4)
-    run = glasshouse(out, "--set", "name=tiny", "--set", f"calibrate={json.dumps(section)}")
-    printed = run.communicate()[0]
-    assert run.returncode == 0, printed
-    probes = json.loads((out / "evaluation" / "calibrate.json").read_text())
+def test_the_world_calibrates_in_a_recipe(tiny_run, tiny):
+    """Every question is asked, and the probes tell of the model that it left."""
+    probes = json.loads((tiny_run / "evaluation" / "calibrate.json").read_text())
     assert {"simpleqa_score", "stated_ece", "bias_gap"} <= set(probes)
-    rows = [json.loads(line) for line in (out / "calibrate" / "answers.jsonl").read_text().splitlines()]
-    assert len(rows) == 28
-    assert "Does it know what it knows?" in (out / "report.html").read_text()
+    rows = [json.loads(line) for line in (tiny_run / "calibrate" / "answers.jsonl").read_text().splitlines()]
+    counts = {**QuestionCounts().model_dump(), **tiny["calibrate.world_questions"]}
+    assert len(rows) == sum(counts.values())
+    assert "Does it know what it knows?" in (tiny_run / "report.html").read_text()

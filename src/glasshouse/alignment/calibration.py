@@ -39,7 +39,7 @@ class CalibrationConfig(SFTConfig):
     max_new_tokens: int = Field(32, ge=1)  # of a reply
     thresholds: tuple[float, ...] = (0.5, 0.75, 0.9)  # of the penalties t / (1 - t)
     plain_threshold: float = Field(0.0, ge=0, lt=1)  # a plain question is answered above this share
-    levels: int = Field(3, ge=1)  # of agreement, in each kind of question, that are told apart
+    levels: int = Field(1, ge=1)  # of agreement, in each kind of question, that are told apart
     earlier: float = Field(1.0, ge=0)  # earlier conversations for each new one
 
     @field_validator("thresholds")
