@@ -40,6 +40,8 @@ bench: $(VENV)/.parity
 	$(BIN)/python benchmarks/tokenizer.py
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/determinism.py
+	$(if $(GLASSHOUSE_TEST_DATA),$(BIN)/python benchmarks/alignment.py,@echo "set GLASSHOUSE_TEST_DATA for alignment beside trl")
+	$(if $(GLASSHOUSE_TEST_DATA),$(BIN)/python benchmarks/preference_reward.py,@echo "set GLASSHOUSE_TEST_DATA for a reward model on real pairs")
 	$(if $(MODEL),$(BIN)/python benchmarks/serving.py --model $(MODEL),@echo "set MODEL=runs/pocket/sft/model for many clients at once")
 	$(if $(NANOGPT),$(BIN)/python benchmarks/shakespeare.py --nanogpt $(NANOGPT),@echo "set NANOGPT=path/to/nanoGPT for the Shakespeare race")
 

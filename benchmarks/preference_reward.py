@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=data and Path(data))
     parser.add_argument("--work", type=Path, help="keeps what is trained, and continues from it")
     parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tune", action="store_true")
     options = parser.parse_args()
