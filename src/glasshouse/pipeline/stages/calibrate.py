@@ -51,8 +51,8 @@ class CalibrateStage(CalibrationConfig):
     earlier_data: tuple[str, ...] = ()
     """Conversations and documents of earlier stages to mix in; without them the world's conversations."""
     own_replies: int = Field(600, ge=0)
-    """Open requests of the world with the model's own replies, among the earlier conversations: what was learnt
-    from rewards and principles stands in no file."""
+    """Open requests of the world with the model's own replies, among the earlier conversations: what it has
+    learnt from rewards and principles stands in no file."""
     validation_fraction: float = Field(0.2, ge=0, lt=0.5)
     """Share of the user's questions that is kept from training to measure on."""
     held_out: int = Field(400, ge=2)
