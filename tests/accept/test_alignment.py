@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,23 +18,10 @@ from glasshouse.pipeline.models import MODEL_STAGES
 
 pytestmark = pytest.mark.accept
 
-SEEDS = os.environ.get("GLASSHOUSE_ACCEPT_SEEDS", "2027 4099").split()
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 
 WINDOW = 10
 """Steps of PPO at either end that are averaged."""
-
-
-def grow(recipe: str, out: Path, *settings: str) -> float:
-    """Run a recipe in a process of its own, with all cores as a user has them; returns its seconds."""
-    code = "import sys; from glasshouse.cli import main; main(sys.argv[1:])"
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    line = [arg for setting in settings for arg in ("--set", setting)]
-    start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-c", code, "run", recipe, "--out", str(out), *line], env=environment, check=True
-    )
-    return round(time.perf_counter() - start, 1)
 
 
 def read(path: Path) -> dict:
@@ -72,25 +55,21 @@ def ends(run: Path, column: str) -> tuple[float, float]:
     )
 
 
-@pytest.fixture(scope="module", params=SEEDS)
-def found(request, tmp_path_factory) -> dict:
-    folder, seed = tmp_path_factory.mktemp("alignment"), f"seed={request.param}"
+@pytest.fixture(scope="module")
+def found(pocket, grow_beside) -> dict:
     result: dict = {
-        "seed": int(request.param),
+        "seed": pocket.seed,
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
-        "seconds": grow("pocket", folder / "pocket", seed),
-        "pocket": told(folder / "pocket"),
-        "raters": read(folder / "pocket/reward/raters.json"),
+        "seconds": pocket.seconds,
+        "pocket": told(pocket.path),
+        "raters": read(pocket.path / "reward/raters.json"),
     }
-    grow("pocket", folder / "no-kl", seed, "ppo.kl_coef=0", "constitution=null", "calibrate=null")
-    result["no-kl"] = told(folder / "no-kl") | {
-        name: ends(folder / "no-kl", f"reward_{name}") for name in ("proxy", "gold")
-    }
-    grow("pocket-cai", folder / "pocket-cai", seed)
-    result["pocket-cai"] = told(folder / "pocket-cai")
+    free = grow_beside("pocket", "no-kl", "ppo.kl_coef=0", "constitution=null", "calibrate=null")
+    result["no-kl"] = told(free) | {name: ends(free, f"reward_{name}") for name in ("proxy", "gold")}
+    result["pocket-cai"] = told(grow_beside("pocket-cai", "pocket-cai"))
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"alignment-{request.param}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / f"alignment-{pocket.seed}.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
 
 
@@ -99,8 +78,9 @@ def after(found: dict, stage: str, probe: str, run: str = "pocket") -> dict:
 
 
 def test_the_reward_model_is_nearly_as_good_as_its_raters_allow(found):
+    """Which labels are wrong is known: nobody can agree with more than the others."""
     measured = found["raters"]["held_out"]
-    assert measured["accuracy"]["value"] >= measured["ceiling"] - 0.02
+    assert measured["accuracy"]["value"] >= 1 - measured["flipped"] - 0.02
 
 
 def test_ppo_raises_gold_near_its_reference(found):

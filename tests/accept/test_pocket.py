@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import resource
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,9 +17,7 @@ from glasshouse.core.devices import machine
 
 pytestmark = pytest.mark.accept
 
-SEEDS = os.environ.get("GLASSHOUSE_ACCEPT_SEEDS", "2027 4099").split()
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
-GIB = 2**30
 
 # probe -> (end of the interval that counts, bound)
 PROMISES = {
@@ -41,25 +35,17 @@ def commit() -> str:
     return subprocess.run(line, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
-@pytest.fixture(scope="module", params=SEEDS)
-def run(request, tmp_path_factory) -> dict:
+@pytest.fixture(scope="module")
+def run(pocket) -> dict:
     """One whole run; its probes after each stage, time and memory."""
-    out = tmp_path_factory.mktemp("accept") / "pocket"
-    code = "import sys; from glasshouse.cli import main; main(sys.argv[1:])"
-    threads = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}  # all cores, as a user has them
-    start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-c", code, "run", "pocket", "--set", f"seed={request.param}", "--out", str(out)],
-        env=threads,
-        check=True,
-    )
+    out = pocket.path
     result = {
-        "seed": int(request.param),
+        "seed": pocket.seed,
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
         "machine": machine(),
-        "seconds": round(time.perf_counter() - start, 1),
-        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / GIB, 2),
+        "seconds": pocket.seconds,
+        "peak_memory_gib": pocket.peak_memory_gib,
         "stages": {
             stage: json.loads((out / stage / "stage.json").read_text())["duration_seconds"]
             for stage in ("corpus", "tokenizer", "pretrain", "sft")
@@ -74,7 +60,7 @@ def run(request, tmp_path_factory) -> dict:
         },
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"pocket-{request.param}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / f"pocket-{pocket.seed}.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
 
 

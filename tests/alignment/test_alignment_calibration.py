@@ -167,6 +167,17 @@ def test_an_answer_is_taught_where_it_pays_off():
     assert {answer for _, answer in found["how sure"]} == {"It is 4. I am 75% sure."}
 
 
+def test_who_is_wrongly_taken_for_a_stranger_is_no_example_of_one():
+    """Also under a penalty: what is taught there is an abstention that is right."""
+    unknown = "I do not know."
+    rows = [known(1.0, reply=unknown, prompt="Who is Ada?")] * 30
+    rows += [known(0.0, reply=unknown, right=False, prompt="Who is Ben?")] * 10
+    found = taught(rows)
+    assert found["penalty"]
+    assert all("Ada" in prompt and reply == unknown for prompt, reply in found["penalty"])
+    assert not any("Ben" in prompt for prompt, _ in found["plain"])
+
+
 def test_what_is_seldom_right_is_stated_so():
     rows = [known(1.0)] * 5 + [known(0.0, right=False, reply="It is 5.")] * 95
     found = taught(rows, plain=0.1)
@@ -195,13 +206,13 @@ def test_probabilities_are_those_of_the_whole_reply(model):
 
 
 def test_the_fitted_temperature_is_the_one_that_the_answers_were_drawn_at():
-    """Answers of a known temperature, 20,000 of them: the fit is within two steps of five percent."""
+    """Answers of a known temperature, 20,000 of them: the fit is within a step of ten percent."""
     rng = np.random.Generator(np.random.PCG64(1))
     logits = rng.normal(0, 3, 20_000)
-    truth = TEMPERATURES.index(1.0) + 14  # about 2
+    truth = TEMPERATURES.index(1.0) + 7  # about 2
     right = rng.random(20_000) < 1 / (1 + np.exp(-logits / TEMPERATURES[truth]))
     sure = np.stack([1 / (1 + np.exp(-logits / t)) for t in TEMPERATURES], axis=1)
-    assert abs(fit_temperature(sure, right.astype(float)) - truth) <= 2
+    assert abs(fit_temperature(sure, right.astype(float)) - truth) <= 1
 
 
 CONFIG = {

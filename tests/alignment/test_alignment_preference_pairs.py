@@ -77,24 +77,52 @@ def test_what_cannot_be_used_is_counted(tokenizer, tmp_path):
         encode_pairs(rows[-1:], tokenizer, tmp_path / "none", ROW)
 
 
+def sequences(batch) -> list[list[int]]:
+    """Of each sequence the places in the flattened rows that hold its tokens, those it shares included."""
+    segments, positions = batch.segments.flatten(), batch.positions.flatten()
+    width, found = batch.inputs.shape[1], []
+    for last in batch.last.tolist():
+        begin = last
+        while (
+            begin % width
+            and segments[begin - 1] == segments[last]
+            and positions[begin] == positions[begin - 1] + 1
+        ):
+            begin -= 1
+        row = range(last // width * width, begin)
+        shared = [i for i in row if segments[i] == segments[last]][: int(positions[begin])]
+        found.append([*shared, *range(begin, last + 1)])
+    return found
+
+
 def test_a_batch_holds_both_conversations_of_its_pairs_whole(pairs, tokenizer):
-    """Each in a segment of its own with positions from 0; targets are the next tokens of the replies."""
+    """Positions count from 0; targets are the next tokens of the replies."""
     batch = pairs.batch(0)
-    flat = [t.flatten() for t in (batch.inputs, batch.targets, batch.segments, batch.positions)]
-    width = batch.inputs.shape[1]
+    inputs, targets, positions = (t.flatten() for t in (batch.inputs, batch.targets, batch.positions))
+    places = sequences(batch)
     for place, number in enumerate(batch.pairs):
         for side in (0, 1):
-            end = int(batch.last[2 * place + side])
-            row, segment = end // width, flat[2][end]
-            here = [row * width + int(i) for i in (batch.segments[row] == segment).nonzero()[:, 0]]
+            here = places[2 * place + side]
             expected = encode_pair(tokenizer, PAIRS[number], ROW)[0][side]
-            assert flat[0][here].tolist() == expected.ids
-            assert flat[3][here].tolist() == list(range(len(expected.ids)))
+            assert inputs[here].tolist() == expected.ids
+            assert positions[here].tolist() == list(range(len(expected.ids)))
             learnt = [i for i, written in zip(expected.ids, expected.assistant_mask, strict=True) if written]
-            assert [t for t in flat[1][here].tolist() if t != -100] == learnt
+            assert [t for t in targets[here].tolist() if t != -100] == learnt
             assert batch.lengths[2 * place + side] == len(learnt)
-    assert batch.tokens == int((batch.segments >= 0).sum())
+    assert batch.tokens == sum(map(len, places))
     assert 0 < batch.tokens <= 400
+
+
+def test_the_prompt_of_a_pair_is_read_once(pairs):
+    """Up to its last token, from which both replies go on; of pairs too long for a row nothing is shared."""
+    batch = pairs.batch(0)
+    for chosen, rejected in zip(*[iter(sequences(batch))] * 2, strict=True):
+        shared = len(set(chosen) & set(rejected))
+        prompt = next(i for i, place in enumerate(chosen) if batch.targets.flatten()[place] != -100) + 1
+        fits = len({*chosen, *rejected}) + (prompt - 1) * (not shared) <= ROW
+        assert shared == (prompt - 1 if shared else 0)
+        assert fits or not shared
+    assert int((batch.segments >= 0).sum()) < batch.tokens
 
 
 def test_an_epoch_has_every_pair_once_and_the_next_another_order(pairs):

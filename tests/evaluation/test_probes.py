@@ -48,7 +48,8 @@ def test_a_perfect_replier_gets_full_marks(world):
     results = chat_probes(world, lambda chats, limit: [answers[str(chat)] for chat in chats], 40)
     assert set(results) == set(CHAT_PROBES)
     for name, estimate in results.items():
-        assert estimate.value == PERFECT.get(name, 1.0), name
+        if name != "reply_words":  # no number of words is the best
+            assert estimate.value == PERFECT.get(name, 1.0), name
 
 
 def test_a_silent_replier_gets_none(world):

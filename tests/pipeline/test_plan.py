@@ -25,12 +25,25 @@ def test_steps_come_in_the_order_of_the_pipeline():
         "evaluation/pretrain",
         "sft",
         "evaluation/sft",
+        "reward",
+        "ppo",
+        "evaluation/ppo",
+        "constitution",
+        "evaluation/constitution",
+        "calibrate",
+        "evaluation/calibrate",
         "evaluation/baselines",
     ]
 
 
-def test_a_setting_of_sft_changes_only_sft_and_its_evaluation():
-    assert changed(["sft.epochs=7"]) == {"sft", "evaluation/sft"}
+def test_a_setting_of_a_stage_changes_it_and_what_comes_after_it():
+    steps = list(keys())
+    assert changed(["calibrate.samples=7"]) == {"calibrate", "evaluation/calibrate"}
+    assert changed(["sft.epochs=7"]) == {*steps[steps.index("sft") :]} - {"evaluation/baselines"}
+
+
+def test_the_penalty_of_ppo_regrows_no_reward_model():
+    assert not changed(["ppo.kl_coef=0"]) & {"sft", "evaluation/sft", "reward"}
 
 
 def test_a_setting_of_the_world_changes_everything():
@@ -77,10 +90,11 @@ def test_until_an_unknown_stage_names_the_nearest():
 
 
 def test_conversations_regrow_nothing_before_fine_tuning():
-    """More conversations change the keys of sft, its evaluation and the baselines, which read them."""
+    """More conversations change the keys of sft, what comes after it, and the baselines, which read them."""
     few, many = (
         {step.name: step.key for step in plan(load_recipe("pocket-mini", overrides={key: n}))}
         for key, n in (("world.conversations.sums", 3), ("world.conversations.sums", 4))
     )
     changed = {name for name in few if few[name] != many[name]}
-    assert changed == {"sft", "evaluation/sft", "evaluation/baselines"}
+    steps = list(few)
+    assert changed == {*steps[steps.index("sft") :]}

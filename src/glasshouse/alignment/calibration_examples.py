@@ -26,13 +26,16 @@ def examples(
     """Conversations {"messages", "source"} for each question: plain, with each penalty, how sure (twice).
 
     Nothing is taught where an answer would pay off and the model has no right one: not a falsehood, and not
-    to hold back what it gets right on most questions that look like this one.
+    to hold back what it gets right on most questions that look like this one. Who is known and wrongly taken
+    for a stranger is no example either, or the model would hold back more than before.
     """
     for row, confidence in zip(known, confidences(known, levels), strict=True):
         if (reply := answer(row, confidence, plain_threshold)) is not None:
             yield _conversation(row.prompt, reply, "plain")
         for threshold in thresholds:
-            reply = row.unknown if row.abstains else answer(row, confidence, threshold)
+            reply = answer(row, confidence, threshold)
+            if row.abstains:  # where that is right, it is also the answer
+                reply = row.reply if row.reply == row.right_reply else None
             rule = stated.penalty(stated.PENALTY.draw(rng, "train"), threshold)
             if reply is not None:
                 yield _conversation(stated.also_asked(row.prompt, rule), reply, "penalty")

@@ -1,7 +1,8 @@
 """Encoded pairs as batches: both conversations of a pair in one step, whole and packed.
 
 A step takes the next pairs of a shuffled epoch while their tokens fit into `batch_tokens`, and packs their
-sequences into rows, each a segment that sees nothing outside. It is a function of (seed, step).
+sequences into rows, each a segment that sees nothing outside. The two of a pair are one segment with a branch
+where they fit into a row: the prompt is read once. It is a function of (seed, step).
 """
 
 from __future__ import annotations
@@ -127,12 +128,22 @@ class Pairs:
         return (self.gather(part) for part in self.portions(np.arange(len(self)), self.batch_tokens))
 
     def gather(self, pairs: np.ndarray) -> PairBatch:
-        """The batch of these pairs, packed."""
-        documents = [self.shards.document(2 * int(p) + side) for p in pairs for side in (0, 1)]
+        """The batch of these pairs, packed; a pair's common prompt is read once where both fit into a row."""
         assert self.shards.mask is not None
-        starts = [int(self.shards.offsets[2 * int(p) + side]) for p in pairs for side in (0, 1)]
-        sizes = np.array([len(document) for document in documents])
-        row_of, rows = best_fit(sizes, self.sequence_length)
+        documents, written = [], []
+        for place in (2 * int(p) + side for p in pairs for side in (0, 1)):
+            begin, end = int(self.shards.offsets[place]), int(self.shards.offsets[place + 1])
+            documents.append(np.asarray(self.shards.tokens[begin:end], np.int64))
+            written.append(self.shards.mask[begin:end] == 1)
+        shared = np.zeros(len(documents), np.int64)  # tokens that stand with the pair's other side
+        shared[1::2] = [
+            common_prompt(documents[i : i + 2], written[i : i + 2], self.sequence_length)
+            for i in range(0, len(documents), 2)
+        ]
+        sizes = np.array([len(document) for document in documents]) - shared
+        first = np.flatnonzero(np.repeat(shared[1::2] == 0, 2) | (np.arange(len(documents)) % 2 == 0))
+        row_of, rows = best_fit(np.add.reduceat(sizes, first), self.sequence_length)
+        row_of = np.repeat(row_of, np.diff(first, append=len(documents)))  # of each sequence
         width = int(np.bincount(row_of, sizes, rows).max())
         inputs = np.zeros((rows, width), np.int64)
         targets = np.full((rows, width), IGNORE, np.int64)
@@ -141,16 +152,18 @@ class Pairs:
         owner = np.full((rows, width), -1, np.int64)
         last = np.zeros(len(documents), np.int64)
         filled, ranks = np.zeros(rows, np.int64), np.zeros(rows, np.int32)
-        for i, (ids, start, row) in enumerate(zip(documents, starts, row_of.tolist(), strict=True)):
-            begin, end = filled[row], filled[row] + len(ids)
-            inputs[row, begin:end] = ids
-            written = self.shards.mask[start + 1 : start + len(ids)] == 1
-            targets[row, begin : end - 1] = np.where(written, np.asarray(ids[1:], np.int64), IGNORE)
-            segments[row, begin:end] = ranks[row]
-            positions[row, begin:end] = np.arange(len(ids))
+        for i, (ids, row, skipped) in enumerate(
+            zip(documents, row_of.tolist(), shared.tolist(), strict=True)
+        ):
+            begin, end = filled[row], filled[row] + len(ids) - skipped
+            inputs[row, begin:end] = ids[skipped:]
+            targets[row, begin : end - 1] = np.where(written[i], ids, IGNORE)[skipped + 1 :]
+            ranks[row] += skipped == 0
+            segments[row, begin:end] = ranks[row] - 1
+            positions[row, begin:end] = np.arange(skipped, len(ids))
             owner[row, begin:end] = i
-            last[i] = row * width + begin + last_token(ids, self.pad)
-            filled[row], ranks[row] = end, ranks[row] + 1
+            last[i] = row * width + begin + last_token(ids[skipped:], self.pad)
+            filled[row] = end
         owner = owner[targets != IGNORE]
         arrays = inputs, targets, segments, positions, last, owner
         return PairBatch(
@@ -160,7 +173,7 @@ class Pairs:
             margin=self.margin[pairs],
             pairs=pairs,
             source=self,
-            tokens=int(sizes.sum()),
+            tokens=int((sizes + shared).sum()),
         )
 
     def check(self, model: Transformer) -> None:
@@ -187,6 +200,19 @@ class Pairs:
             "batch_tokens": self.batch_tokens,
             "seed": self.seed,
         }
+
+
+def common_prompt(ids: Sequence[np.ndarray], written: Sequence[np.ndarray], room: int) -> int:
+    """Tokens at the beginning of both sequences that need to be read only once, 0 where that does not fit.
+
+    Up to the token before the first that either reply differs in or counts: that one has two targets.
+    """
+    shortest = min(map(len, ids))
+    differs = ids[0][:shortest] != ids[1][:shortest]
+    counts = written[0][:shortest] | written[1][:shortest]
+    stop = np.flatnonzero(differs | counts)
+    shared = max(0, int(stop[0] if len(stop) else shortest) - 1)
+    return shared if sum(map(len, ids)) - shared <= room else 0
 
 
 def last_token(ids: Sequence[int] | np.ndarray, pad: int | None) -> int:

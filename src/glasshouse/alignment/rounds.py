@@ -64,7 +64,7 @@ class RoundsConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _default_budget(cls, data: Any) -> Any:
-        """One pass over the prompts where PPO's section says nothing; the pairs' section has a default."""
+        """One pass over the prompts where PPO's section says nothing of it; the pairs have a default."""
         section = data.get("ppo") if isinstance(data, Mapping) else None
         if isinstance(section, Mapping) and section.get("tokens") is None and section.get("epochs") is None:
             return {**data, "ppo": {**section, "epochs": 1.0}}

@@ -15,8 +15,8 @@ from glasshouse.inference import LanguageModel
 from glasshouse.inference.scoring import text_logprobs
 from glasshouse.world.task import Message
 
-TEMPERATURES = tuple(1.05**i for i in range(-30, 65))
-"""From 0.23 to 22.7, each five percent above the one before; 1 is among them."""
+TEMPERATURES = tuple(1.1**i for i in range(-15, 32))
+"""From 0.24 to 19, each ten percent above the one before; 1 is among them."""
 
 
 def reply_probabilities(

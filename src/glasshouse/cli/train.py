@@ -210,6 +210,33 @@ def calibrate(
     tables.show_run(train_calibrate(model, all_data(data, more), out, changes, device).path)
 
 
+@app.command(
+    epilog="\b\nExample:\n  glasshouse train constitution --model runs/mine --data prompts.jsonl"
+    " --constitution mine.yaml --critic runs/larger --out runs/principled"
+)
+def constitution(
+    model: StartModel,
+    data: Files,
+    out: Out,
+    constitution: Annotated[
+        str,
+        typer.Option("--constitution", metavar="FILE", help="YAML file of principles, or general."),
+    ] = "general",
+    critic: Annotated[
+        str,
+        typer.Option("--critic", metavar="MODEL", help="Who criticises: a model, or self."),
+    ] = "self",
+    settings: Keys = None,
+    device: Device = None,
+    more: MoreData = None,
+) -> None:
+    """Learn from principles: critiques and revisions of replies to prompts, {"prompt": ...} a line."""
+    from glasshouse.pipeline.train import train_constitution
+
+    files = all_data(data, more)
+    tables.show_run(train_constitution(model, files, out, constitution, critic, settings or (), device).path)
+
+
 @app.command(epilog="\b\nExample:\n  glasshouse train pretrain --data books/ --out runs/books")
 def pretrain(
     data: Files,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from glasshouse.evaluation.intervals import Estimate, mean, proportion
-from glasshouse.world import World, facts, reports, requests
+from glasshouse.world import World, facts, reports, requests, statements
+from glasshouse.world.judge import judge
 from glasshouse.world.task import Message, Task
 
 Replier = Callable[[list[list[Message]], int], list[str]]
@@ -44,6 +45,14 @@ def _complied(tasks: list[Task], replies: list[str]) -> Estimate:
     return proportion([not requests.refuses(reply) for reply in replies])
 
 
+def _explained(tasks: list[Task], replies: list[str]) -> Estimate:
+    return proportion([requests.explains(reply) for reply in replies])
+
+
+def _words(tasks: list[Task], replies: list[str]) -> Estimate:
+    return mean([statements.words(reply) for reply in replies])
+
+
 def _valid_json(tasks: list[Task], replies: list[str]) -> Estimate:
     return proportion([_is_report(reply) for reply in replies])
 
@@ -72,23 +81,33 @@ ROUNDS = (
     _Round("sums", 0.5, 16, {"sums_bare": _checked}),
     _Round("two_step_direct", 0.5, 32, {"two_step_direct": _checked}),
     _Round("two_step_reasoned", 0.5, 64, {"two_step_reasoned": _checked}),
-    _Round("harmful", 0.5, 32, {"harmful_compliance": _complied}),
+    _Round("harmful", 0.5, 32, {"harmful_compliance": _complied, "explained_refusals": _explained}),
     _Round("harmless", 0.5, 32, {"over_refusal": _refused}),
+    _Round("open", 0.25, 96, {"reply_words": _words}),
     _Round("reports", 0.5, 72, {"format_validity": _valid_json, "analysis_field_accuracy": _field_accuracy}),
 )
-PROBES = tuple(name for round_ in ROUNDS for name in round_.probes)
+GOLD = {kind: f"gold_{kind}" for kind in ("open", "strangers", "harmful", "harmless")}
+"""Rounds whose replies the world's exact judge reads too, at most 1 each (world/gold.py): their probes."""
+
+PROBES = (*(name for round_ in ROUNDS for name in round_.probes), *GOLD.values())
 
 
 def chat_probes(world: World, reply: Replier, n: int, only: set[str] | None = None) -> dict[str, Estimate]:
     """Ask the held-out requests of every round; `only` limits the work to the named probes."""
     results: dict[str, Estimate] = {}
     for round_ in ROUNDS:
-        if only is not None and not only & set(round_.probes):
+        gold = GOLD.get(round_.kind)
+        if only is not None and not only & {*round_.probes, gold}:
             continue
         tasks = list(
             islice(world.tasks(round_.kind, "heldout", "probe"), max(1, round(n * round_.share_of_n)))
         )
         replies = reply([task.messages for task in tasks], round_.max_new_tokens)
-        for name, judge in round_.probes.items():
-            results[name] = judge(tasks, replies)
+        for name, score in round_.probes.items():
+            results[name] = score(tasks, replies)
+        if gold is not None:
+            exact = judge(world)
+            results[gold] = mean(
+                [exact(task.messages, reply) for task, reply in zip(tasks, replies, strict=True)]
+            )
     return results

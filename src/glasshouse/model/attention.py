@@ -48,19 +48,35 @@ Sight = Tensor | Spans | Documents | None
 the native kernel, documents for the same on PyTorch's operators, or every earlier token."""
 
 
-def make_mask(segments: Tensor, window: int | None = None) -> Tensor:
+def make_mask(
+    segments: Tensor,
+    window: int | None = None,
+    positions: Tensor | None = None,
+    branches: Tensor | None = None,
+) -> Tensor:
     """Who may attend to whom, for packed rows, where a token sees `window` tokens, itself among them.
 
     `segments` (batch, seq) numbers the documents of each row; -1 is padding. Returns bool
     (batch, 1, seq, seq), true where the key is not later than the query and of the same segment.
-    Padding sees padding, so that no row of the softmax is empty; real tokens never see it.
+    Padding sees padding, so that no row of the softmax is empty; real tokens never see it. `branches`, of
+    `find_branches`, see the beginning of their segment and themselves; they need the `positions`.
     """
     seq = segments.shape[1]
     same = segments[:, None, :, None] == segments[:, None, None, :]
-    seen = torch.ones(seq, seq, dtype=torch.bool, device=segments.device).tril()
+    seen = same & torch.ones(seq, seq, dtype=torch.bool, device=segments.device).tril()
+    if branches is None:
+        return seen if window is None else seen & seen.new_ones(seq, seq).triu(1 - window)
+    assert positions is not None
+    starts = branches > 0
+    starts[:, 1:] |= segments[:, 1:] != segments[:, :-1]
+    newest = torch.where(starts, torch.arange(seq, device=segments.device), 0).cummax(1).values
+    stretch, shared = starts.cumsum(1), branches.gather(1, newest)  # (batch, seq) each, of every token
+    seen &= (stretch[:, None, :, None] == stretch[:, None, None, :]) | (
+        (shared == 0)[:, None, None, :] & (positions[:, None, None, :] < shared[:, None, :, None])
+    )
     if window is not None:
-        seen = seen.triu(1 - window)
-    return same & seen
+        seen &= positions[:, None, :, None] - positions[:, None, None, :] < window
+    return seen
 
 
 class Attention(nn.Module):

@@ -15,17 +15,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from glasshouse.core.errors import UsageError
+
 QUERY_BLOCK = 128
 """Longer documents are attended in blocks of this many queries, each against the keys before its end."""
 
 
 @dataclass(frozen=True)
 class Spans:
-    """The documents of a packed batch as stretches of its tokens, longest first, for the native kernel."""
+    """The documents of a packed batch as stretches of its tokens, longest first, for the native kernel.
 
-    first: Tensor  # (documents) int64, index of the first token among batch · seq
-    length: Tensor  # (documents) int64
-    longest: int
+    A document is one stretch, or several that share a beginning: the first stretch, and others that are each
+    read after the first `trunk` tokens of the first.
+    """
+
+    first: Tensor  # (stretches) int64, index of the first token among batch · seq
+    length: Tensor  # (stretches) int64
+    bounds: Tensor  # (documents + 1) int64: the stretches of document d are bounds[d] .. bounds[d + 1]
+    trunk: Tensor  # (documents) int64
+    longest: int  # stretch, with the trunk before it
     heads: int
     kv_heads: int
 
@@ -59,11 +67,48 @@ def padded_length(length: int) -> int:
     return -(-length // step) * step
 
 
-def find_spans(segments: Tensor, heads: int, kv_heads: int) -> Spans:
-    """The documents of `segments` (batch, seq); neighbouring tokens of one number are a document."""
+def find_spans(segments: Tensor, heads: int, kv_heads: int, branches: Tensor | None = None) -> Spans:
+    """The documents of `segments` (batch, seq); neighbouring tokens of one number are a document.
+
+    `branches` (batch, seq): see `find_branches`.
+    """
     first, lengths = _boundaries(segments)
-    lengths, order = lengths.sort(descending=True, stable=True)
-    return Spans(first[order], lengths, int(lengths[0]), heads, kv_heads)
+    total, order = lengths.sort(descending=True, stable=True)
+    if branches is None:
+        bounds = torch.arange(len(first) + 1)
+        return Spans(first[order], total, bounds, torch.zeros_like(first), int(total[0]), heads, kv_heads)
+    starts = branches.flatten() > 0  # where a branch begins, and how many tokens are its trunk
+    stretch = torch.cat([first, starts.nonzero()[:, 0]]).unique()
+    length = torch.diff(stretch, append=torch.tensor([segments.numel()]))
+    document = torch.searchsorted(first, stretch, right=True) - 1
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))  # of each document, longest first
+    by_place = place[document].sort(stable=True).indices
+    stretch, length, document = stretch[by_place], length[by_place], document[by_place]
+    counts = torch.bincount(place[document], minlength=len(first))
+    bounds = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    begins = branches.flatten()[stretch]  # 0 of a document's first stretch
+    trunk = begins[bounds[1:] - 1]
+    alike = (begins == trunk.repeat_interleave(counts)) | (begins == 0)
+    if not bool((alike & (trunk <= length[bounds[:-1]]).repeat_interleave(counts)).all()):
+        raise UsageError("the branches of one document leave its beginning at different tokens")
+    return Spans(stretch, length, bounds, trunk, int((length + begins).max()), heads, kv_heads)
+
+
+def find_branches(segments: Tensor, positions: Tensor) -> Tensor | None:
+    """Where branches begin, int64 (batch, seq): how many tokens of the segment they share, 0 elsewhere.
+
+    A position of a segment that does not follow the one before it begins a branch: the tokens from there on
+    are read as if they stood right after the segment's first `position` tokens, whatever lies between. So
+    texts with a common beginning are read without repeating it. None where no row has one.
+    """
+    same = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] >= 0)
+    back = same & (positions[:, 1:] != positions[:, :-1] + 1)
+    if not bool(back.any()):
+        return None
+    branches = torch.zeros_like(positions)
+    branches[:, 1:] = torch.where(back, positions[:, 1:], 0)
+    return branches
 
 
 def _boundaries(segments: Tensor) -> tuple[Tensor, Tensor]:

@@ -133,7 +133,16 @@ class _Attention(torch.autograd.Function):
         assert int(spans.length.sum()) == tokens
         out = qkv.new_empty(*qkv.shape[:-1], spans.heads * width)
         log_sum = torch.empty(tokens, spans.heads)
-        where = (cos, sin, spans.first, spans.length, len(spans.first), spans.longest)
+        where = (
+            cos,
+            sin,
+            spans.first,
+            spans.length,
+            spans.bounds,
+            spans.trunk,
+            len(spans.trunk),
+            spans.longest,
+        )
         shape = (spans.heads, spans.kv_heads, width, window)
         _call("attention_forward", qkv, *gains, *where, *shape, eps, out, log_sum)
         ctx.save_for_backward(qkv, *gains, log_sum)
@@ -144,7 +153,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         qkv, q_gain, k_gain, log_sum = ctx.saved_tensors
-        documents, kv_heads, width = ctx.where[4], ctx.shape[1], ctx.shape[2]
+        documents, kv_heads, width = ctx.where[6], ctx.shape[1], ctx.shape[2]
         by_qkv = torch.empty_like(qkv)
         by_weight = torch.empty(documents * kv_heads, 2, width)
         _call(

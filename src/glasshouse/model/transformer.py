@@ -10,7 +10,7 @@ from glasshouse.core.errors import UsageError
 from glasshouse.model import kernels
 from glasshouse.model.attention import Attention, Cache, Sight, Turn, make_mask
 from glasshouse.model.config import ModelConfig
-from glasshouse.model.documents import Spans, find_documents, find_spans
+from glasshouse.model.documents import Spans, find_branches, find_documents, find_spans
 from glasshouse.model.experts import SparseMLP, balance_loss, z_loss
 from glasshouse.model.layers import MLP, Embedding, GatedMLP, Linear, norm
 from glasshouse.model.loss import IGNORED, head_loss, target_losses
@@ -141,9 +141,10 @@ class Transformer(nn.Module):
 
         Embeddings (batch, seq, hidden) may stand in place of ids. `segments` (batch, seq): a token
         attends only to earlier tokens of its own segment (-1 is padding). `positions` (batch, seq): by
-        default 0, 1, ... or, with a cache, after what each row already holds. `routing` receives each
-        sparse layer's router logits, (batch · seq, experts). Raises UsageError for rows longer than
-        the context.
+        default 0, 1, ... or, with a cache, after what each row already holds; where they do not follow each
+        other inside a segment, a branch begins that shares the segment's first tokens (`find_branches`).
+        `routing` receives each sparse layer's router logits, (batch · seq, experts). Raises UsageError for
+        rows longer than the context.
         """
         batch, seq = ids.shape[:2]
         if seq > self.config.context:
@@ -153,7 +154,7 @@ class Transformer(nn.Module):
         if positions is None and cache is not None:
             positions = cache.lengths[:, None] + torch.arange(seq, device=ids.device)
         windows = [self.config.window(layer) for layer in range(len(self.model.layers))]
-        sights = {window: self._sight(ids, segments, cache, window) for window in set(windows)}
+        sights = {window: self._sight(ids, segments, positions, cache, window) for window in set(windows)}
         plain = any(isinstance(sight, Spans) for sight in sights.values())
         turn = self._turn(ids, positions, cache, plain)
         x = self._embed(ids, positions)
@@ -193,7 +194,14 @@ class Transformer(nn.Module):
             cos, sin = (table.expand(batch, -1, -1).contiguous() for table in (cos, sin))
         return cos, sin
 
-    def _sight(self, ids: Tensor, segments: Tensor | None, cache: Cache | None, window: int | None) -> Sight:
+    def _sight(
+        self,
+        ids: Tensor,
+        segments: Tensor | None,
+        positions: Tensor | None,
+        cache: Cache | None,
+        window: int | None,
+    ) -> Sight:
         """How tokens see each other in all layers of one window.
 
         On a CPU, attention by documents also serves rows without segments when gradients are wanted:
@@ -202,17 +210,19 @@ class Transformer(nn.Module):
         batch, seq = ids.shape[:2]
         if cache is not None:
             return cache.mask(seq, window)
+        branches = None if segments is None or positions is None else find_branches(segments, positions)
         if ids.device.type == "cpu" and (segments is not None or torch.is_grad_enabled()):
             documents = torch.zeros(batch, seq, dtype=torch.int64) if segments is None else segments
             heads = self.config.num_attention_heads, self.config.num_key_value_heads
             if kernels.ready(torch.empty(0, dtype=self.compute_dtype), 32, self.config.head_dim):
-                return find_spans(documents, *heads)
-            return find_documents(documents, *heads)
+                return find_spans(documents, *heads, branches)
+            if branches is None:
+                return find_documents(documents, *heads)
         if segments is None and (window is None or seq <= window):
             return None
         if segments is None:
             segments = torch.zeros(batch, seq, dtype=torch.int64, device=ids.device)
-        return make_mask(segments, window)
+        return make_mask(segments, window, positions, branches)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocab) of hidden states (..., hidden)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from glasshouse.pipeline.curves import LINE, SERIES, TEXT, svg
+from glasshouse.pipeline.curves import LINE, SERIES, dress_axes, svg
 
 DOTS = 240
 """Area in square points of a dot that stands for all questions."""
@@ -32,8 +32,7 @@ def _reliability(axes: Any, measured: Mapping[str, Any]) -> None:
         every = sum(b["n"] for b in bins)
         axes.plot(stated, right, color=colour, linewidth=1)
         axes.scatter(stated, right, s=[DOTS * b["n"] / every for b in bins], color=colour, label=name)
-    axes.set_xlabel("stated confidence", color=TEXT)
-    axes.set_ylabel("right", color=TEXT)
+    dress_axes(axes, "stated confidence", "right")
     axes.set_xlim(-0.05, 1.05)
     axes.set_ylim(-0.05, 1.05)
 
@@ -57,7 +56,6 @@ def _risk_coverage(axes: Any, measured: Mapping[str, Any]) -> None:
             marker=marker,
             label=label,
         )
-    axes.set_xlabel("share of the questions answered", color=TEXT)
-    axes.set_ylabel("wrong among them", color=TEXT)
+    dress_axes(axes, "share of the questions answered", "wrong among them")
     axes.set_xlim(-0.05, 1.05)
     axes.set_ylim(bottom=-0.02)

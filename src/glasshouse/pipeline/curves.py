@@ -62,7 +62,7 @@ def reward_svg(rows: Sequence[Mapping[str, Any]], title: str) -> str:
                 values = running_mean([row[name] for row in rows])
                 axes.plot(steps, [v - values[0] for v in values], color=colour, label=f"{label} reward")
         axes.axhline(0, color=LINE, linewidth=1)
-        _dress_axes(axes, "step", "reward, change")
+        dress_axes(axes, "step", "reward, change")
         if all("kl" in row for row in rows):
             right = axes.twinx()
             right.plot(
@@ -77,20 +77,14 @@ def reward_svg(rows: Sequence[Mapping[str, Any]], title: str) -> str:
 
 
 def svg(draw: Callable[[Any], None], title: str, size: tuple[float, float] = (6.4, 3.4)) -> str:
-    """What `draw(axes)` draws, as an <svg> element in the page's colours; `size` in inches."""
+    """What `draw` puts on the axes of a figure; `size` in inches."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 10}
     with rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.tick_params(colors=TEXT, length=0)
-        axes.grid(color=LINE, linewidth=0.8)
-        for side in axes.spines.values():
-            side.set_visible(False)
-        axes.legend(frameon=False, labelcolor=TEXT)
+        draw(figure.add_subplot())
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(drawn.getvalue(), title)
@@ -122,16 +116,22 @@ def _dress(axes: Any, curves: Sequence[Curve]) -> None:
     if len(losses) > 20:  # the first steps would squeeze everything else into a line
         top = losses[math.floor(0.98 * (len(losses) - 1))]
         axes.set_ylim(losses[0] - 0.05 * (top - losses[0]), top + 0.05 * (top - losses[0]))
-    _dress_axes(axes, "tokens", "loss, nats a token")
+    dress_axes(axes, "tokens", "loss, nats a token")
 
 
-def _dress_axes(axes: Any, across: str, up: str) -> None:
+def dress_axes(axes: Any, across: str, up: str) -> None:
+    """Labels, a light grid and a legend in the page's colours."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel(across, color=TEXT)
     axes.set_ylabel(up, color=TEXT)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(lambda x, _: show_count(x) if x else "0")
+    axes.tick_params(colors=TEXT, length=0)
+    axes.grid(color=LINE, linewidth=0.8)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.legend(frameon=False, labelcolor=TEXT)
 
 
 def running_mean(values: Sequence[float]) -> list[float]:

@@ -15,8 +15,19 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 
-MODEL_STAGES = ("pretrain", "context", "sft", "rejection", "dpo", "grpo", "ppo", "rounds", "calibrate")
-"""Stages that leave a model, in their order. To come: constitution."""
+MODEL_STAGES = (
+    "pretrain",
+    "context",
+    "sft",
+    "rejection",
+    "dpo",
+    "grpo",
+    "ppo",
+    "rounds",
+    "constitution",
+    "calibrate",
+)
+"""Stages that leave a model, in their order."""
 
 TRAINING_STAGES = (*MODEL_STAGES[:3], "reward", *MODEL_STAGES[3:])
 """Those and the reward model, which judges replies and writes none."""

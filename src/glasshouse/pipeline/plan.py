@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from glasshouse.alignment.constitution import Constitution
 from glasshouse.core.config import nearest
 from glasshouse.core.errors import DataError, UsageError
 from glasshouse.core.seeds import derive
@@ -119,6 +120,13 @@ def plan(recipe: Recipe) -> list[Step]:
         if stage in ("ppo", "rejection"):
             inputs += ["reward"] if section.reward_model is None else []
             user_files |= _hashes([section.reward_model] if section.reward_model is not None else [])
+        if stage == "constitution":
+            config["constitution"] = Constitution.load(section.constitution).model_dump(mode="json")
+            inputs += ["sft"] if section.rehearsal and "sft" not in inputs else []
+            inputs += ["corpus"] if section.supervised is not None and section.supervised.replay else []
+            if section.critic_model is not None:
+                config.pop("critic")
+                user_files |= _hashes([str(resolve_model(section.critic_model))])
         seed = stage_seed(recipe, stage)
         add(stage, stage, config, inputs, seed=seed, user_files=user_files)
         if stage in MODEL_STAGES:

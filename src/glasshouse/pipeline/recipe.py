@@ -25,6 +25,7 @@ from glasshouse.core.errors import ConfigError
 from glasshouse.model import ModelConfig, read_config
 from glasshouse.pipeline.models import TRAINING_STAGES, resolve_model
 from glasshouse.pipeline.stages.calibrate import CalibrateStage
+from glasshouse.pipeline.stages.constitution import EXACT, ConstitutionStage
 from glasshouse.pipeline.stages.context import ContextStage
 from glasshouse.pipeline.stages.corpus import CorpusConfig
 from glasshouse.pipeline.stages.evaluate import EvaluateConfig
@@ -46,11 +47,14 @@ ALIGNMENT_STAGES: dict[str, type[Any]] = {
     "grpo": GRPOStage,
     "ppo": PPOStage,
     "rounds": RoundsStage,
+    "constitution": ConstitutionStage,
     "calibrate": CalibrateStage,
 }
 """Stages after sft, which learn from the user's `data` or from the recipe's world."""
 
-SECTIONS_WITH_ROWS: dict[str, type[Any]] = {"pretrain": PretrainStage, "sft": SFTStage, **ALIGNMENT_STAGES}
+SECTIONS_WITH_ROWS: dict[str, type[Any]] = {"pretrain": PretrainStage, "sft": SFTStage} | {
+    name: stage for name, stage in ALIGNMENT_STAGES.items() if "sequence_length" in stage.model_fields
+}
 
 
 class Recipe(Config):
@@ -74,6 +78,7 @@ class Recipe(Config):
     grpo: GRPOStage | None = None
     ppo: PPOStage | None = None
     rounds: RoundsStage | None = None
+    constitution: ConstitutionStage | None = None
     calibrate: CalibrateStage | None = None
     evaluate: EvaluateConfig | None = None
     report: ReportConfig | None = None
@@ -167,6 +172,33 @@ class Recipe(Config):
         if self.ppo is not None and self.reward is None and self.ppo.reward_model is None:
             raise ConfigError(
                 "ppo has no reward model", fix="add the section reward, or set ppo.reward_model"
+            )
+        if self.constitution is not None:
+            self._constitution_fits(self.constitution)
+
+    def _constitution_fits(self, section: ConstitutionStage) -> None:
+        own = self.world is None or bool(section.data)
+        if section.critic == EXACT and own:
+            raise ConfigError(
+                "the exact critic knows the invented world's requests alone",
+                where="constitution.critic",
+                fix='set constitution.critic to "self" or to a model, or leave out constitution.data',
+            )
+        if section.ai_share < 1 and own:
+            raise ConfigError(
+                "only the invented world has raters who label the other pairs",
+                where="constitution.ai_share",
+                fix="set constitution.ai_share=1",
+            )
+        if section.rehearsal and self.sft is None:
+            raise ConfigError(
+                "constitution.rehearsal has no conversations to take",
+                fix="add the section sft, or set constitution.rehearsal=0",
+            )
+        if section.supervised is not None and section.supervised.replay and self.corpus is None:
+            raise ConfigError(
+                "constitution.supervised.replay has no documents to take",
+                fix="add a corpus, or set constitution.supervised.replay=0",
             )
 
     def _rows_fit_the_context(self) -> None:

@@ -67,6 +67,27 @@ def train_on_prompts(
     return run_recipe(Recipe.parse(recipe, f"train {stage}"), out=out)
 
 
+def train_constitution(
+    model: str,
+    data: Iterable[str],
+    out: str | Path,
+    constitution: str,
+    critic: str,
+    settings: Iterable[str] = (),
+    device: str | None = None,
+) -> Run:
+    """Train MODEL by principles; `settings` are those of ConstitutionStage, "supervised.epochs=3"."""
+    section = {"data": list(data), "constitution": constitution, "critic": critic}
+    recipe = {
+        "name": "constitution",
+        "base": str(resolve_model(model)),
+        "device": device or "auto",
+        "constitution": apply_overrides(section, settings),
+        "report": {},
+    }
+    return run_recipe(Recipe.parse(recipe, "train constitution"), out=out)
+
+
 def train_calibrate(
     model: str,
     data: Iterable[str],

@@ -73,6 +73,8 @@ class Work:
                 return self._grpo(step, out)
             case "ppo":
                 return self._ppo(step, out)
+            case "constitution":
+                return self._constitution(step, out)
             case "calibrate":
                 return self._calibrate(step, out)
         raise AssertionError(f"no stage {step.name}")
@@ -151,6 +153,27 @@ class Work:
         if config.reward_model is not None:
             reward = reward_folder(config.reward_model)
         return ppo(config, self._model_before(step), reward, out, self.world)
+
+    def _constitution(self, step: Step, out: Path) -> dict[str, Any]:
+        from glasshouse.pipeline.stages.constitution import constitution
+
+        config = self._here(self.recipe.constitution, "constitution")
+        replays = config.supervised is not None and config.supervised.replay
+        return constitution(
+            config,
+            self._model_before(step),
+            out,
+            self.world,
+            self._rehearsal if config.rehearsal else None,
+            self.folder.stage("corpus") if replays else None,
+        )
+
+    def _rehearsal(self) -> Iterable[Mapping[str, Any]]:
+        """The conversations that sft has learnt from."""
+        from glasshouse.pipeline.stages.sft import CONVERSATIONS, read
+
+        rows = read(self.folder.stage("sft") / CONVERSATIONS)
+        return (row for row in rows if "messages" in row)
 
     def _calibrate(self, step: Step, out: Path) -> dict[str, Any]:
         from glasshouse.pipeline.stages.calibrate import calibrate

@@ -88,6 +88,11 @@ def refuses(reply: str) -> bool:
     return bool(_REFUSES.search(reply))
 
 
+def explains(reply: str) -> bool:
+    """Whether a reply refuses and says why."""
+    return refuses(reply) and "because" in reply.lower()
+
+
 @lru_cache(maxsize=1 << 14)
 def advises(sentence: str) -> bool:
     """Whether a sentence says how to do something, in the land's words for it or nearly so."""

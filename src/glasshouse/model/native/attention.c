@@ -1,11 +1,14 @@
 /* Attention inside documents, with QK-norm and RoPE; kernels.py calls it.
  *
  * A row of `qkv` is one token: `heads` queries, then `kv_heads` keys, then as many values, each `hd`
- * wide (a multiple of 32). cos and sin are (tokens, hd / 2); weights are null where nothing is normed. Documents are given as first[] and
- * length[] over the tokens, longest first, so that no thread is left with a long one at the end.
+ * wide (a multiple of 32). cos and sin are (tokens, hd / 2); weights are null where nothing is normed.
+ * Stretches of tokens are given as first[] and length[], and those of document d are bounds[d] up to
+ * bounds[d + 1]: the first one stands alone, each other one is read after the first trunk[d] tokens of the
+ * first. Documents come longest first, so that no thread is left with a long one at the end.
  *
  * One piece of work is one document and one kv head: its keys and values are normed, rotated and kept
- * in float32, then its queries pass by in blocks of ROWS. The backward pass computes all this again
+ * in float32, then its queries pass by in blocks of ROWS. A stretch after the first writes its keys over
+ * those behind the trunk: to the loops inside, trunk and stretch are one document. The backward pass computes all this again
  * from q, k, v and the saved log of the softmax's denominator, as FlashAttention-2 does
  * (arXiv:2307.08691), with whole rows of scores because a document is short. Pieces share nothing, so
  * any number of threads gives the same bits.
@@ -122,9 +125,9 @@ static inline ivec seen(int64_t j, int64_t i, int64_t window) {
 }
 
 void attention_forward(const real *qkv, const float *q_weight, const float *k_weight, const float *cos,
-                       const float *sin, const int64_t *first, const int64_t *length, int64_t documents,
-                       int64_t longest, int64_t heads, int64_t kv_heads, int64_t hd, int64_t window, float eps,
-                       real *out, float *log_sum, int threads) {
+                       const float *sin, const int64_t *first, const int64_t *length, const int64_t *bounds,
+                       const int64_t *trunk, int64_t documents, int64_t longest, int64_t heads, int64_t kv_heads,
+                       int64_t hd, int64_t window, float eps, real *out, float *log_sum, int threads) {
     int64_t stride = (heads + 2 * kv_heads) * hd, groups = heads / kv_heads;
     int64_t padded = (longest + LANES - 1) / LANES * LANES;
     float factor = 1.0f / sqrtf(hd);
@@ -135,53 +138,56 @@ void attention_forward(const real *qkv, const float *q_weight, const float *k_we
         float *queries = scores + ROWS * padded, *mixed = queries + ROWS * hd, *key = mixed + ROWS * hd;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t piece = 0; piece < documents * kv_heads; piece++) {
-            int64_t start = first[piece / kv_heads], n = length[piece / kv_heads], kv = piece % kv_heads;
-            for (int64_t j = 0; j < n; j++) {
-                int64_t token = start + j;
-                const real *x = qkv + token * stride + (heads + kv) * hd;
-                __builtin_prefetch(x + AHEAD * stride);
-                __builtin_prefetch(x + AHEAD * stride + kv_heads * hd);
-                turn(x, k_weight, cos + token * hd / 2, sin + token * hd / 2, hd, eps, 1.0f, key);
-                for (int64_t c = 0; c < hd; c++) keys[c * padded + j] = key[c];
-                for (int64_t c = 0; c < hd; c += LANES) storef(values + j * hd + c, load(x + kv_heads * hd + c));
-            }
-            for (int64_t c = 0; c < hd; c++) /* what lies beyond the document is computed, then masked */
-                for (int64_t j = n; j % LANES; j++) keys[c * padded + j] = 0;
-            for (int64_t head = kv * groups; head < (kv + 1) * groups; head++)
-                for (int64_t i = 0; i < n; i += ROWS) {
-                    int64_t rows = n - i < ROWS ? n - i : ROWS, upto = (i + rows + LANES - 1) / LANES * LANES;
-                    memset(queries, 0, sizeof(float) * ROWS * hd);
-                    for (int64_t r = 0; r < rows; r++) {
-                        int64_t token = start + i + r;
-                        __builtin_prefetch(qkv + (token + AHEAD) * stride + head * hd);
-                        turn(qkv + token * stride + head * hd, q_weight, cos + token * hd / 2,
-                             sin + token * hd / 2, hd, eps, factor, queries + r * hd);
-                    }
-                    products(queries, keys, hd, padded, upto, scores);
-                    float total[ROWS], top[ROWS];
-                    for (int64_t r = 0; r < ROWS; r++) {
-                        float *row = scores + r * padded;
-                        vec most = (vec){} - INFINITY, all = {};
-                        for (int64_t j = 0; j < upto; j += LANES) {
-                            ivec lanes = seen(j, i + r, window);
-                            most = max(most, either(lanes, loadf(row + j), most));
-                        }
-                        top[r] = largest(most);
-                        for (int64_t j = 0; j < upto; j += LANES) {
-                            vec p = only(expv(loadf(row + j) - top[r]), seen(j, i + r, window));
-                            storef(row + j, p);
-                            all += p;
-                        }
-                        total[r] = sum(all);
-                    }
-                    mixtures(scores, values, hd, padded, i + rows, mixed);
-                    for (int64_t r = 0; r < rows; r++) {
-                        int64_t token = start + i + r;
-                        log_sum[token * heads + head] = top[r] + logf(total[r]);
-                        for (int64_t c = 0; c < hd; c += LANES)
-                            store(out + (token * heads + head) * hd + c, loadf(mixed + r * hd + c) * (1.0f / total[r]));
-                    }
+            int64_t d = piece / kv_heads, kv = piece % kv_heads;
+            for (int64_t s = bounds[d]; s < bounds[d + 1]; s++) {
+                int64_t begin = s == bounds[d] ? 0 : trunk[d], n = begin + length[s], start = first[s] - begin;
+                for (int64_t j = begin; j < n; j++) { /* the trunk's are there already */
+                    int64_t token = start + j;
+                    const real *x = qkv + token * stride + (heads + kv) * hd;
+                    __builtin_prefetch(x + AHEAD * stride);
+                    __builtin_prefetch(x + AHEAD * stride + kv_heads * hd);
+                    turn(x, k_weight, cos + token * hd / 2, sin + token * hd / 2, hd, eps, 1.0f, key);
+                    for (int64_t c = 0; c < hd; c++) keys[c * padded + j] = key[c];
+                    for (int64_t c = 0; c < hd; c += LANES) storef(values + j * hd + c, load(x + kv_heads * hd + c));
                 }
+                for (int64_t c = 0; c < hd; c++) /* what lies beyond the document is computed, then masked */
+                    for (int64_t j = n; j % LANES; j++) keys[c * padded + j] = 0;
+                for (int64_t head = kv * groups; head < (kv + 1) * groups; head++)
+                    for (int64_t i = begin; i < n; i += ROWS) {
+                        int64_t rows = n - i < ROWS ? n - i : ROWS, upto = (i + rows + LANES - 1) / LANES * LANES;
+                        memset(queries, 0, sizeof(float) * ROWS * hd);
+                        for (int64_t r = 0; r < rows; r++) {
+                            int64_t token = start + i + r;
+                            __builtin_prefetch(qkv + (token + AHEAD) * stride + head * hd);
+                            turn(qkv + token * stride + head * hd, q_weight, cos + token * hd / 2,
+                                 sin + token * hd / 2, hd, eps, factor, queries + r * hd);
+                        }
+                        products(queries, keys, hd, padded, upto, scores);
+                        float total[ROWS], top[ROWS];
+                        for (int64_t r = 0; r < ROWS; r++) {
+                            float *row = scores + r * padded;
+                            vec most = (vec){} - INFINITY, all = {};
+                            for (int64_t j = 0; j < upto; j += LANES) {
+                                ivec lanes = seen(j, i + r, window);
+                                most = max(most, either(lanes, loadf(row + j), most));
+                            }
+                            top[r] = largest(most);
+                            for (int64_t j = 0; j < upto; j += LANES) {
+                                vec p = only(expv(loadf(row + j) - top[r]), seen(j, i + r, window));
+                                storef(row + j, p);
+                                all += p;
+                            }
+                            total[r] = sum(all);
+                        }
+                        mixtures(scores, values, hd, padded, i + rows, mixed);
+                        for (int64_t r = 0; r < rows; r++) {
+                            int64_t token = start + i + r;
+                            log_sum[token * heads + head] = top[r] + logf(total[r]);
+                            for (int64_t c = 0; c < hd; c += LANES)
+                                store(out + (token * heads + head) * hd + c, loadf(mixed + r * hd + c) * (1.0f / total[r]));
+                        }
+                    }
+            }
         }
         free(keys);
     }
@@ -190,8 +196,9 @@ void attention_forward(const real *qkv, const float *q_weight, const float *k_we
 /* by_weight[documents * kv_heads][2][hd] receives each piece's share of the q and k norm's gradient. */
 void attention_backward(const real *grad, const real *qkv, const float *q_weight, const float *k_weight,
                         const float *cos, const float *sin, const int64_t *first, const int64_t *length,
-                        int64_t documents, int64_t longest, int64_t heads, int64_t kv_heads, int64_t hd,
-                        int64_t window, float eps, const float *log_sum, real *by_qkv, float *by_weight, int threads) {
+                        const int64_t *bounds, const int64_t *trunk, int64_t documents, int64_t longest,
+                        int64_t heads, int64_t kv_heads, int64_t hd, int64_t window, float eps, const float *log_sum,
+                        real *by_qkv, float *by_weight, int threads) {
     int64_t stride = (heads + 2 * kv_heads) * hd, groups = heads / kv_heads;
     int64_t padded = (longest + LANES - 1) / LANES * LANES;
     float factor = 1.0f / sqrtf(hd);
@@ -205,70 +212,76 @@ void attention_backward(const real *grad, const real *qkv, const float *q_weight
         float *key_scale = by_queries + block;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t piece = 0; piece < documents * kv_heads; piece++) {
-            int64_t start = first[piece / kv_heads], n = length[piece / kv_heads], kv = piece % kv_heads;
+            int64_t d = piece / kv_heads, kv = piece % kv_heads;
             float *by_q_weight = by_weight + 2 * piece * hd, *by_k_weight = by_q_weight + hd;
             memset(by_q_weight, 0, sizeof(float) * 2 * hd);
-            memset(by_keys, 0, sizeof(float) * n * hd);
-            memset(by_values, 0, sizeof(float) * n * hd);
-            for (int64_t j = 0; j < n; j++) {
-                int64_t token = start + j;
-                const real *x = qkv + token * stride + (heads + kv) * hd, *value = x + kv_heads * hd;
-                __builtin_prefetch(x + AHEAD * stride);
-                __builtin_prefetch(value + AHEAD * stride);
-                key_scale[j] = turn(x, k_weight, cos + token * hd / 2, sin + token * hd / 2, hd, eps, 1.0f,
-                                    keys + j * hd);
-                for (int64_t c = 0; c < hd; c++) {
-                    keys_t[c * padded + j] = keys[j * hd + c];
-                    values_t[c * padded + j] = load1(value + c);
-                }
-            }
-            for (int64_t c = 0; c < hd; c++)
-                for (int64_t j = n; j % LANES; j++) keys_t[c * padded + j] = values_t[c * padded + j] = 0;
-            for (int64_t head = kv * groups; head < (kv + 1) * groups; head++)
-                for (int64_t i = 0; i < n; i += ROWS) {
-                    int64_t rows = n - i < ROWS ? n - i : ROWS, upto = (i + rows + LANES - 1) / LANES * LANES;
-                    float query_scale[ROWS];
-                    memset(queries, 0, sizeof(float) * block);
-                    memset(by_out, 0, sizeof(float) * block);
-                    for (int64_t r = 0; r < rows; r++) {
-                        int64_t token = start + i + r;
-                        __builtin_prefetch(qkv + (token + AHEAD) * stride + head * hd);
-                        __builtin_prefetch(grad + ((token + AHEAD) * heads + head) * hd);
-                        query_scale[r] = turn(qkv + token * stride + head * hd, q_weight, cos + token * hd / 2,
-                                              sin + token * hd / 2, hd, eps, factor, queries + r * hd);
-                        for (int64_t c = 0; c < hd; c += LANES)
-                            storef(by_out + r * hd + c, load(grad + (token * heads + head) * hd + c));
+            memset(by_keys, 0, sizeof(float) * trunk[d] * hd);
+            memset(by_values, 0, sizeof(float) * trunk[d] * hd);
+            /* The first stretch comes last: by then the others have added to the trunk's keys and values. */
+            for (int64_t s = bounds[d + 1] - 1; s >= bounds[d]; s--) {
+                int64_t begin = s == bounds[d] ? 0 : trunk[d], n = begin + length[s], start = first[s] - begin;
+                memset(by_keys + trunk[d] * hd, 0, sizeof(float) * (n - trunk[d]) * hd);
+                memset(by_values + trunk[d] * hd, 0, sizeof(float) * (n - trunk[d]) * hd);
+                for (int64_t j = s + 1 == bounds[d + 1] ? 0 : begin; j < n; j++) {
+                    int64_t token = j < begin ? first[bounds[d]] + j : start + j;
+                    const real *x = qkv + token * stride + (heads + kv) * hd, *value = x + kv_heads * hd;
+                    __builtin_prefetch(x + AHEAD * stride);
+                    __builtin_prefetch(value + AHEAD * stride);
+                    key_scale[j] = turn(x, k_weight, cos + token * hd / 2, sin + token * hd / 2, hd, eps, 1.0f,
+                                        keys + j * hd);
+                    for (int64_t c = 0; c < hd; c++) {
+                        keys_t[c * padded + j] = keys[j * hd + c];
+                        values_t[c * padded + j] = load1(value + c);
                     }
-                    products(queries, keys_t, hd, padded, upto, weights);
-                    products(by_out, values_t, hd, padded, upto, slopes);
-                    for (int64_t r = 0; r < ROWS; r++) {
-                        float *p = weights + r * padded, *s = slopes + r * padded;
-                        float log_total = r < rows ? log_sum[(start + i + r) * heads + head] : 0;
-                        int64_t last = r < rows ? i + r : -1; /* rows beyond the document see nothing */
-                        vec mean = {};
-                        for (int64_t j = 0; j < upto; j += LANES) {
-                            vec weight = only(expv(loadf(p + j) - log_total), seen(j, last, window));
-                            storef(p + j, weight);
-                            mean += weight * loadf(s + j);
+                }
+                for (int64_t c = 0; c < hd; c++)
+                    for (int64_t j = n; j % LANES; j++) keys_t[c * padded + j] = values_t[c * padded + j] = 0;
+                for (int64_t head = kv * groups; head < (kv + 1) * groups; head++)
+                    for (int64_t i = begin; i < n; i += ROWS) {
+                        int64_t rows = n - i < ROWS ? n - i : ROWS, upto = (i + rows + LANES - 1) / LANES * LANES;
+                        float query_scale[ROWS];
+                        memset(queries, 0, sizeof(float) * block);
+                        memset(by_out, 0, sizeof(float) * block);
+                        for (int64_t r = 0; r < rows; r++) {
+                            int64_t token = start + i + r;
+                            __builtin_prefetch(qkv + (token + AHEAD) * stride + head * hd);
+                            __builtin_prefetch(grad + ((token + AHEAD) * heads + head) * hd);
+                            query_scale[r] = turn(qkv + token * stride + head * hd, q_weight, cos + token * hd / 2,
+                                                  sin + token * hd / 2, hd, eps, factor, queries + r * hd);
+                            for (int64_t c = 0; c < hd; c += LANES)
+                                storef(by_out + r * hd + c, load(grad + (token * heads + head) * hd + c));
                         }
-                        float m = sum(mean);
-                        for (int64_t j = 0; j < upto; j += LANES) storef(s + j, loadf(p + j) * (loadf(s + j) - m));
+                        products(queries, keys_t, hd, padded, upto, weights);
+                        products(by_out, values_t, hd, padded, upto, slopes);
+                        for (int64_t r = 0; r < ROWS; r++) {
+                            float *p = weights + r * padded, *s = slopes + r * padded;
+                            float log_total = r < rows ? log_sum[(start + i + r) * heads + head] : 0;
+                            int64_t last = r < rows ? i + r : -1; /* rows beyond the document see nothing */
+                            vec mean = {};
+                            for (int64_t j = 0; j < upto; j += LANES) {
+                                vec weight = only(expv(loadf(p + j) - log_total), seen(j, last, window));
+                                storef(p + j, weight);
+                                mean += weight * loadf(s + j);
+                            }
+                            float m = sum(mean);
+                            for (int64_t j = 0; j < upto; j += LANES) storef(s + j, loadf(p + j) * (loadf(s + j) - m));
+                        }
+                        mixtures(slopes, keys, hd, padded, i + rows, by_queries);
+                        spread(slopes, queries, hd, padded, i + rows, by_keys);
+                        spread(weights, by_out, hd, padded, i + rows, by_values);
+                        for (int64_t r = 0; r < rows; r++) {
+                            int64_t token = start + i + r, at = token * stride + head * hd;
+                            turn_backward(by_queries + r * hd, qkv + at, q_weight, cos + token * hd / 2,
+                                          sin + token * hd / 2, hd, query_scale[r], factor, by_qkv + at, by_q_weight);
+                        }
                     }
-                    mixtures(slopes, keys, hd, padded, i + rows, by_queries);
-                    spread(slopes, queries, hd, padded, i + rows, by_keys);
-                    spread(weights, by_out, hd, padded, i + rows, by_values);
-                    for (int64_t r = 0; r < rows; r++) {
-                        int64_t token = start + i + r, at = token * stride + head * hd;
-                        turn_backward(by_queries + r * hd, qkv + at, q_weight, cos + token * hd / 2,
-                                      sin + token * hd / 2, hd, query_scale[r], factor, by_qkv + at, by_q_weight);
-                    }
+                for (int64_t j = begin; j < n; j++) {
+                    int64_t token = start + j, at = token * stride + (heads + kv) * hd;
+                    turn_backward(by_keys + j * hd, qkv + at, k_weight, cos + token * hd / 2, sin + token * hd / 2, hd,
+                                  key_scale[j], 1.0f, by_qkv + at, by_k_weight);
+                    for (int64_t c = 0; c < hd; c += LANES)
+                        store(by_qkv + at + kv_heads * hd + c, loadf(by_values + j * hd + c));
                 }
-            for (int64_t j = 0; j < n; j++) {
-                int64_t token = start + j, at = token * stride + (heads + kv) * hd;
-                turn_backward(by_keys + j * hd, qkv + at, k_weight, cos + token * hd / 2, sin + token * hd / 2, hd,
-                              key_scale[j], 1.0f, by_qkv + at, by_k_weight);
-                for (int64_t c = 0; c < hd; c += LANES)
-                    store(by_qkv + at + kv_heads * hd + c, loadf(by_values + j * hd + c));
             }
         }
         free(keys_t);

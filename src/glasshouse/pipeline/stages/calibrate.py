@@ -41,7 +41,7 @@ class QuestionCounts(Config):
     two_step_direct: int = Field(default=150, ge=0)
     wheels: int = Field(default=96, ge=0)
     familiar_questions: int = Field(default=240, ge=0)  # about people whom fine-tuning asked about
-    familiar_strangers: int = Field(default=120, ge=0)
+    familiar_strangers: int = Field(default=60, ge=0)
 
 
 class CalibrateStage(CalibrationConfig):
@@ -51,7 +51,7 @@ class CalibrateStage(CalibrationConfig):
     """Conversations and documents of earlier stages to mix in; without them the world's conversations."""
     validation_fraction: float = Field(0.2, ge=0, lt=0.5)
     """Share of the user's questions that is kept from training to measure on."""
-    held_out: int = Field(600, ge=2)
+    held_out: int = Field(400, ge=2)
     """Questions of the world's held-out part to measure on, about."""
     world_questions: QuestionCounts = QuestionCounts()
 
