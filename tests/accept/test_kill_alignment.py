@@ -60,8 +60,7 @@ RECIPE = {
         "reward": {**EVERY_STEP, "epochs": 2, "sequence_length": 256, "batch_tokens": 1024},
         "ppo": {**EVERY_STEP, **SAMPLES, "epochs": 1},
     },
-    "evaluate": None,
-    "report": None,
+    **dict.fromkeys(("constitution", "calibrate", "evaluate", "report")),
 }
 
 WAIT = 300.0
