@@ -17,7 +17,7 @@ COUNTS = ("questions", "strangers", "translations", "sums", "two_step_direct", "
 FEW = {**dict.fromkeys(COUNTS, 0), "open": 24, "instructions": 24, "harmful": 8, "harmless": 8}
 """Requests of each kind, for prompts and for pairs."""
 
-EVERY_STEP = {"checkpoint_every_seconds": 0, "log_every": 1}
+EVERY_STEP = {"checkpoint_every_seconds": 0, "log_every": 1, "tokens": None}
 PAIRS = {**EVERY_STEP, "sequence_length": 256, "batch_tokens": 2048, "world_pairs": {"counts": FEW}}
 SAMPLES = {"sequence_length": 128, "batch_tokens": 2048, "max_new_tokens": 24}
 PROMPTS = {**EVERY_STEP, **SAMPLES, "world_prompts": FEW}
@@ -60,8 +60,7 @@ RECIPE = {
         "reward": {**EVERY_STEP, "epochs": 2, "sequence_length": 256, "batch_tokens": 1024},
         "ppo": {**EVERY_STEP, **SAMPLES, "epochs": 1},
     },
-    "evaluate": None,
-    "report": None,
+    **dict.fromkeys(("constitution", "calibrate", "evaluate", "report")),
 }
 
 WAIT = 300.0

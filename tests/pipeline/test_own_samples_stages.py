@@ -15,7 +15,8 @@ from glasshouse.pipeline.stages.reinforcement import PPOStage, ppo
 from glasshouse.pipeline.train import train_on_prompts
 from glasshouse.tokenizer import Tokenizer
 
-MINI = ["reward={}", "rejection={}", "dpo={}", "rounds={}", "evaluate=null", "report=null"]
+LATER = ("grpo", "ppo", "constitution", "calibrate", "evaluate", "report")
+MINI = ["reward={}", "rejection={}", "dpo={}", "rounds={}", *(f"{stage}=null" for stage in LATER)]
 
 
 def steps(*overrides):

@@ -100,7 +100,8 @@ def plan(recipe: Recipe) -> list[Step]:
             inputs += ["corpus", "tokenizer"]
         if stage == "sft":
             config.pop("data")
-            config.update({} if section.weights else config.pop("weights"))
+            if not section.weights:
+                config.pop("weights")
             config.update(world if not section.data else {})
             inputs += ["corpus"] if section.replay else []
             user_files = {**user_files, **_hashes(section.data)}
