@@ -36,7 +36,7 @@ def conversations(world, count=12):
     for kind in PreferenceCounts.model_fields:
         for task in itertools.islice(world.tasks(kind, "train", "critics"), count):
             wish = exact.wish(task.messages)
-            made = [candidate(wish, world.land, rng, "train").text for _ in range(6)]
+            made = [candidate(wish, world.land, rng, "train", 0.5).text for _ in range(6)]
             yield task.messages, [wish.good, *made, *ODD]
 
 
