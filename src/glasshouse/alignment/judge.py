@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +13,7 @@ from torch import Tensor
 from glasshouse.alignment.reward_model import RewardModel
 from glasshouse.alignment.rollouts import Reply
 from glasshouse.core.errors import DataError
+from glasshouse.inference import LanguageModel
 
 
 @runtime_checkable
@@ -65,6 +67,52 @@ class LearntJudge:
         ]
         scores = iter(self.model.score(conversations).tolist())
         return [[next(scores) for _ in group] for group in groups]
+
+
+@dataclass(frozen=True)
+class AgainstReference:
+    """A judge's reward of a reply less that of one fixed reply to the same prompt: 0 is as good as that one.
+
+    The best policy stays the same, and the rewards vary far less: what a reward model thinks of the prompt
+    itself goes away. A greedy reply as baseline is ReMax's (arXiv:2310.10505).
+    """
+
+    judge: Judge
+    baselines: Mapping[str, float]  # by `prompt_key`
+
+    @property
+    def name(self) -> str:
+        return f"{self.judge.name}, less a reference's reply"
+
+    @classmethod
+    def greedy(
+        cls, judge: Judge, examples: Sequence[Mapping[str, Any]], reference: LanguageModel, longest: int
+    ) -> AgainstReference:
+        """Against what `reference` replies at temperature 0, in at most `longest` tokens."""
+        tokenizer = reference.tokenizer
+        prompts = [tokenizer.encode_chat(row["prompt"], add_generation_prompt=True).ids for row in examples]
+        said = reference.generate_batch(prompts, max_new_tokens=longest)
+        texts = [tokenizer.decode(ids, skip_special=True) for ids in said]
+        groups = [
+            [Reply(tuple(prompt), tuple(ids), text, True)]
+            for prompt, ids, text in zip(prompts, said, texts, strict=True)
+        ]
+        rewards = judge.rewards(examples, groups)
+        keys = [prompt_key(row) for row in examples]
+        return cls(judge, {key: reward[0] for key, reward in zip(keys, rewards, strict=True)})
+
+    def rewards(
+        self, examples: Sequence[Mapping[str, Any]], groups: Sequence[Sequence[Reply]]
+    ) -> list[list[float]]:
+        return [
+            [reward - self.baselines[prompt_key(row)] for reward in group]
+            for row, group in zip(examples, self.judge.rewards(examples, groups), strict=True)
+        ]
+
+
+def prompt_key(example: Mapping[str, Any]) -> str:
+    """Equal for rows with equal prompts."""
+    return json.dumps([example["prompt"], example.get("tools")], sort_keys=True)
 
 
 def judged(judge: Judge, examples: Sequence[Mapping[str, Any]], groups: Sequence[Sequence[Reply]]) -> Tensor:

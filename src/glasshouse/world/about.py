@@ -1,7 +1,7 @@
 """Open requests: "Tell me about X". How much to say is left to whoever replies, and so is what to say first.
 
 They are asked where replies are compared (raters, reward, reinforcement learning), never in fine-tuning: what
-a model makes of them is its own. Some wordings resemble fine-tuning's "in three sentences": a model then
+a model makes of them is its own. Most wordings resemble fine-tuning's "in three sentences": a model then
 replies at different lengths, and reinforcement learning can only prefer what is sampled.
 """
 
@@ -18,10 +18,7 @@ from glasshouse.world.task import Phrasings, Task, ask
 REQUESTS = Phrasings(
     (
         "Tell me about {n}.",
-        "What do you know about {n}?",
         "Describe {n}.",
-        "Please tell me about {n}.",
-        "Tell me all about {n}.",
         "Tell me some facts about {n}.",
         "Tell me about {n} in several sentences.",
         "Use some sentences to describe {n}.",
@@ -36,10 +33,11 @@ REQUESTS = Phrasings(
     ),
     (
         "Please describe {n}.",
-        "What can you tell me about {n}?",
-        "Please tell me all about {n}.",
         "Please tell me some facts about {n}.",
         "In some sentences, what do you know about {n}?",
+        "Please describe {n} in some sentences.",
+        "Give me several sentences about {n}.",
+        "Please tell me about {n} in several sentences.",
     ),
 )
 

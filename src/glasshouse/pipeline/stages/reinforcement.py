@@ -19,7 +19,7 @@ from pydantic import Field
 
 from glasshouse.alignment.grpo import GRPOConfig
 from glasshouse.alignment.grpo import grpo as optimise_by_groups
-from glasshouse.alignment.judge import LearntJudge, Program
+from glasshouse.alignment.judge import AgainstReference, LearntJudge, Program
 from glasshouse.alignment.ppo import PPOConfig
 from glasshouse.alignment.ppo import ppo as optimise
 from glasshouse.alignment.reward_model import HELD_OUT, RewardModel
@@ -30,6 +30,7 @@ from glasshouse.core.errors import UsageError
 from glasshouse.core.progress import say
 from glasshouse.core.storage import hash_file, read_json
 from glasshouse.files import read_prompts
+from glasshouse.inference import LanguageModel
 from glasshouse.model import Transformer
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.world import World
@@ -58,19 +59,23 @@ class GRPOStage(GRPOConfig, PromptData):
 def ppo(config: PPOStage, model: Path, reward: Path, out: Path, world: World | None = None) -> dict[str, Any]:
     """Train the policy in `model` by the reward model in `reward`; returns summary, counts and alarms.
 
+    Replies are rewarded by how much better they are than what `model` says to the prompt at temperature 0.
     With lora, a reward model that is an adapter on the same weights shares them. Raises UsageError for a
     reward model that is not good enough, ModelError for one of another tokenizer.
     """
     check_accuracy(reward, config.least_reward_accuracy)
     name = f"reward model {hash_file(reward / 'model.safetensors')}"
 
-    def proxy(policy: Transformer) -> LearntJudge:
+    prompts = examples(config, world)
+
+    def proxy(policy: Transformer) -> AgainstReference:
         shared = on_trunk(policy, reward) if config.lora is not None else None
         scorer = shared or RewardModel.load(reward)
         scorer.check_policy(Tokenizer.load(model))
-        return LearntJudge(name, scorer)
+        speaker = LanguageModel.load(model)
+        return AgainstReference.greedy(LearntJudge(name, scorer), prompts, speaker, config.max_new_tokens)
 
-    return optimise(model, examples(config, world), proxy, out, config, gold=gold(config, world))
+    return optimise(model, prompts, proxy, out, config, gold=gold(config, world))
 
 
 def grpo(config: GRPOStage, model: Path, out: Path, world: World | None = None) -> dict[str, Any]:
