@@ -1,9 +1,9 @@
 # Glasshouse: every command works in a fresh clone with only Python 3.11+, pip and make.
 #
-#   make demo      grow an assistant from nothing on this machine's CPU, offline (about 10 minutes)
+#   make demo      grow an assistant from nothing on this machine's CPU, offline (about 15 minutes)
 #   make test      the fast suite
 #   make parity    comparisons with peers (transformers, peft, trl, lm-eval, the OpenAI and Anthropic SDKs)
-#   make accept    whole runs on seeds never used while tuning (about an hour)
+#   make accept    whole runs on seeds never used while tuning (about two hours)
 #   make bench     speed beside peers: NANOGPT=path/to/nanoGPT for the Shakespeare race,
 #                  MODEL=runs/pocket/sft/model for many clients at once
 #   make lint      ruff, pyright, import-linter

@@ -51,7 +51,8 @@ def reward_svg(rows: Sequence[Mapping[str, Any]], title: str) -> str:
     Proxy and gold reward on the left scale, each less its first value (only differences of a reward model
     mean something), KL to the reference in nats a reply on the right one. "" without rewards.
     """
-    rows = [row for row in rows if "reward_proxy" in row]
+    newest = {row.get("rollouts", row["step"]): row for row in rows if "reward_proxy" in row}
+    rows = list(newest.values())  # several steps on the same replies tell of them once
     if not rows:
         return ""
 
@@ -59,14 +60,14 @@ def reward_svg(rows: Sequence[Mapping[str, Any]], title: str) -> str:
         steps = [row["step"] for row in rows]
         for name, colour, label in (("reward_proxy", SERIES[0], "proxy"), ("reward_gold", SERIES[1], "gold")):
             if all(name in row for row in rows):
-                values = running_mean([row[name] for row in rows])
+                values = running_mean([row[name] for row in rows], 8)
                 axes.plot(steps, [v - values[0] for v in values], color=colour, label=f"{label} reward")
         axes.axhline(0, color=LINE, linewidth=1)
         dress_axes(axes, "step", "reward, change")
         if all("kl" in row for row in rows):
             right = axes.twinx()
             right.plot(
-                steps, running_mean([row["kl"] for row in rows]), color=TEXT, linestyle=":", linewidth=1
+                steps, running_mean([row["kl"] for row in rows], 8), color=TEXT, linestyle=":", linewidth=1
             )
             right.set_ylabel("KL (dotted), nats a reply", color=TEXT)
             right.tick_params(colors=TEXT, length=0)
@@ -134,9 +135,9 @@ def dress_axes(axes: Any, across: str, up: str) -> None:
     axes.legend(frameon=False, labelcolor=TEXT)
 
 
-def running_mean(values: Sequence[float]) -> list[float]:
-    """Mean over a window of a fiftieth of the values, centred, shorter at both ends."""
-    half = max(1, len(values) // 100)
+def running_mean(values: Sequence[float], parts: int = 50) -> list[float]:
+    """Mean over a window of one of so many parts of the values, centred, shorter at both ends."""
+    half = max(1, len(values) // (2 * parts))
     sums = [0.0]
     for value in values:
         sums.append(sums[-1] + value)

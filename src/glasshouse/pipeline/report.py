@@ -26,7 +26,7 @@ from glasshouse.pipeline.summary import (
 )
 
 FILE = "report.html"
-REWARDED = ("grpo", "ppo")
+REWARDED = ("grpo", "ppo", "constitution")
 
 
 def write_report(run: str | Path, *, curves: bool = True) -> Path:
