@@ -84,7 +84,8 @@ def test_the_reward_model_is_nearly_as_good_as_its_raters_allow(found):
 
 
 def test_ppo_raises_gold_near_its_reference(found):
-    assert after(found, "ppo", "reward_gold")["low"] > after(found, "sft", "reward_gold")["high"]
+    """The same requests and the same noise for both: a paired difference."""
+    assert after(found, "ppo", "reward_gold_gain")["low"] > 0
     assert after(found, "ppo", "kl_to_reference")["value"] <= 10
 
 

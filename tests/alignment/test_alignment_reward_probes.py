@@ -57,7 +57,7 @@ def test_a_policy_is_no_distance_and_no_gain_away_from_itself(tokenizer):
     model = speaker(tokenizer, 1)
     found = reward_probes(WORLD, model, 12, model, rewarder(tokenizer))
     assert found["kl_to_reference"].value == pytest.approx(0, abs=1e-5)
-    assert found["reward_proxy"].value == 0
+    assert found["reward_proxy"].value == found["reward_gold_gain"].value == 0
     assert found["reward_gold"].value <= 1
     assert set(reward_probes(WORLD, model, 4)) == {"reward_gold"}
 
@@ -67,6 +67,8 @@ def test_another_policy_is_away_from_it(tokenizer):
     found = reward_probes(WORLD, one, 12, two, rewarder(tokenizer))
     assert found["kl_to_reference"].low > 0
     assert found["reward_proxy"].value != 0
+    alone = [reward_probes(WORLD, model, 12)["reward_gold"].value for model in (one, two)]
+    assert found["reward_gold_gain"].value == pytest.approx(alone[0] - alone[1])
 
 
 def test_the_reference_s_own_reply_is_worth_nothing_and_differences_stay(tokenizer):

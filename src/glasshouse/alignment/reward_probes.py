@@ -1,6 +1,7 @@
 """What reinforcement learning did to a policy, measured on requests that it never learnt from.
 
 reward_gold       what the world's exact judge gives replies sampled at temperature 1
+reward_gold_gain  the same less what the judge gives the reference's replies, request by request
 reward_proxy      what a reward model gives them, less what it gives the reference's to the same requests
 kl_to_reference   nats a reply, by k1 (kl.py)
 """
@@ -20,7 +21,7 @@ from glasshouse.inference import LanguageModel
 from glasshouse.world import World
 from glasshouse.world.judge import judge
 
-PROBES = ("reward_gold", "reward_proxy", "kl_to_reference")
+PROBES = ("reward_gold", "reward_gold_gain", "reward_proxy", "kl_to_reference")
 
 MAX_NEW_TOKENS = 128
 
@@ -37,16 +38,18 @@ def reward_probes(
     examples = [{"prompt": task.messages} for task in tasks]
     replies = _sampled(world, model, examples)
     exact = judge(world)
-    found = {
-        "reward_gold": mean(
-            [exact(task.messages, reply.text) for task, reply in zip(tasks, replies, strict=True)]
-        )
-    }
+
+    def golden(said: list[Reply]) -> list[float]:
+        return [exact(task.messages, reply.text) for task, reply in zip(tasks, said, strict=True)]
+
+    found = {"reward_gold": mean(golden(replies))}
     if reference is None:
         return found
+    before = _sampled(world, reference, examples)
+    pairs = zip(golden(replies), golden(before), strict=True)
+    found["reward_gold_gain"] = mean([now - was for now, was in pairs])
     if reward is not None:
         proxy = LearntJudge("probe", reward)
-        before = _sampled(world, reference, examples)
         gains = [
             after[0] - was[0]
             for after, was in zip(
