@@ -73,7 +73,7 @@ def test_the_example_of_every_verb_parses(path):
         (["run", "pocket", "--set", "sft.epoch=2"], ["sft.epoch", "sft.epochs", "pocket"]),
         (["run", "pocket", "--set", "sft.epochs"], ["sft.epochs", "key=value"]),
         (["run", "pocket", "--set", "sft.epochs=-1"], ["sft.epochs", "-1"]),
-        (["run", "pocket", "--until", "ppo"], ["ppo", "corpus, tokenizer, pretrain, sft"]),
+        (["run", "pocket", "--until", "grpo"], ["grpo", "corpus, tokenizer, pretrain, sft, reward, ppo"]),
         (["run", "pocket", "--data", "x.txt"], ["own-text"]),
         (["run", "own-text"], ["--data"]),
         (["run", "pocket", "extra"], ["extra"]),
