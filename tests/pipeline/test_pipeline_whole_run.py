@@ -9,6 +9,9 @@ import glasshouse
 from glasshouse.core.errors import StorageError, UsageError
 from glasshouse.pipeline.run_folder import RunFolder
 
+LATER = ("reward", "ppo", "constitution", "calibrate")
+"""Stages after fine-tuning."""
+
 
 def grow(out, tiny, **changes):
     return glasshouse.run("pocket-mini", out=out, overrides={**tiny, "name": "tiny", **changes})
@@ -34,14 +37,15 @@ def test_every_stage_leaves_what_the_design_says(tiny_run):
 
 
 def test_probes_of_every_model_have_value_interval_and_count(tiny_run):
-    for model in ("init", "pretrain", "sft"):
+    models = ("init", "pretrain", "sft", "ppo", "constitution", "calibrate")
+    for model in models:
         probes = json.loads((tiny_run / "evaluation" / f"{model}.json").read_text())
         assert "heldout_fact_extraction" in probes
         for probe in probes.values():
             assert probe.keys() == {"value", "low", "high", "n"}
             assert probe["low"] is None or probe["low"] <= probe["high"]
     samples = json.loads((tiny_run / "evaluation" / "samples.json").read_text())
-    assert samples.keys() == {"init", "pretrain", "sft"}
+    assert samples.keys() == {*models}
     assert all({"name", "prompt", "reply"} <= sample.keys() for sample in samples["sft"])
 
 
@@ -50,7 +54,8 @@ def test_a_mixture_of_experts_tells_their_load(tiny, tiny_run, tmp_path):
     assert not list(tiny_run.rglob("experts.json"))
     assert "expert_load_max" not in (tiny_run / "pretrain" / "metrics.jsonl").read_text()
     small = {"model.num_hidden_layers": 2, "model.num_attention_heads": 2, "model.num_key_value_heads": 2}
-    run = glasshouse.run("pocket-moe", out=tmp_path / "moe", overrides={**tiny, **small})
+    plain = {key: value for key, value in tiny.items() if key.split(".")[0] not in LATER}
+    run = glasshouse.run("pocket-moe", out=tmp_path / "moe", overrides={**plain, **small})
     rows = [json.loads(line) for line in (run.path / "pretrain" / "metrics.jsonl").read_text().splitlines()]
     told = [row for row in rows if "val_loss" in row]
     assert all(0 <= row["expert_load_min"] <= 1 <= row["expert_load_max"] <= 4 for row in told)
@@ -144,8 +149,8 @@ def test_a_folder_of_the_user_is_not_written_into(run, tiny, tmp_path):
 def test_a_model_is_found_by_run_stage_or_folder(run, monkeypatch):
     from glasshouse.pipeline.run import resolve_model
 
-    newest = run / "sft" / "model"
-    assert resolve_model(run) == resolve_model(str(run / "sft")) == resolve_model(newest) == newest
+    newest = run / "calibrate" / "model"
+    assert resolve_model(run) == resolve_model(str(run / "calibrate")) == resolve_model(newest) == newest
     monkeypatch.chdir(run.parent.parent)
     assert resolve_model().resolve() == newest
     assert glasshouse.load(run).generate("The", max_new_tokens=2) is not None
@@ -157,8 +162,8 @@ def test_a_model_is_found_by_run_stage_or_folder(run, monkeypatch):
     ):
         with pytest.raises(UsageError, match=message):
             resolve_model(name)
-    with pytest.raises(UsageError, match="no finished stage 'ppo'"):
-        glasshouse.Run(run).model("ppo")
+    with pytest.raises(UsageError, match="no finished stage 'dpo'"):
+        glasshouse.Run(run).model("dpo")
     monkeypatch.chdir(run)
     with pytest.raises(UsageError, match="no model yet"):
         resolve_model()
