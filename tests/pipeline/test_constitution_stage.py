@@ -10,7 +10,7 @@ from glasshouse.pipeline.plan import plan
 from glasshouse.pipeline.recipe import load_recipe
 from glasshouse.pipeline.stages.constitution import ConstitutionStage, constitution
 from glasshouse.pipeline.stages.sft import read
-from glasshouse.pipeline.train import train_constitution
+from glasshouse.pipeline.train import train_stage
 from glasshouse.world import World
 from glasshouse.world.preferences import PreferenceCounts
 from glasshouse.world.requests import REFUSAL
@@ -115,9 +115,8 @@ def test_train_constitution_works_on_own_prompts_with_a_model_as_critic(tiny_run
     prompts.write_text("".join(json.dumps({"prompt": f"Who is {name}?"}) + "\n" for name in "ABC"))
     settings = ["preference=null", "grpo=null", "rounds=1", "max_new_tokens=8", "critique_tokens=8"]
     settings += ["supervised.sequence_length=64", "supervised.epochs=1"]
-    run = train_constitution(
-        str(tiny_run), [str(prompts)], tmp_path / "out", "general", "self", settings, "cpu"
-    )
+    section = {"data": [str(prompts)], "constitution": "general", "critic": "self"}
+    run = train_stage("constitution", str(tiny_run), section, tmp_path / "out", settings, "cpu")
     rows = [json.loads(line) for line in (run.path / "constitution" / "critiques.jsonl").open()]
     assert [row["prompt"][0]["content"] for row in rows] == ["Who is A?", "Who is B?", "Who is C?"]
     assert all(row["critique"] is not None for row in rows)

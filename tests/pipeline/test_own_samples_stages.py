@@ -12,7 +12,7 @@ from glasshouse.pipeline.plan import plan
 from glasshouse.pipeline.recipe import load_recipe
 from glasshouse.pipeline.stages.own_samples import RejectionStage, rejection
 from glasshouse.pipeline.stages.reinforcement import PPOStage, ppo
-from glasshouse.pipeline.train import train_on_prompts
+from glasshouse.pipeline.train import train_stage
 from glasshouse.tokenizer import Tokenizer
 
 LATER = ("grpo", "ppo", "constitution", "calibrate", "evaluate", "report")
@@ -137,7 +137,8 @@ def test_a_command_learns_from_the_best_by_a_reward_model(base, reward, prompts,
         "sequence_length=96",
         "batch_tokens=192",
     ]
-    run = train_on_prompts("rejection", str(base), [prompts], tmp_path / "run", settings, "cpu")
+    section = {"data": [prompts], "epochs": 1.0}
+    run = train_stage("rejection", str(base), section, tmp_path / "run", settings, "cpu")
     assert (run.path / "rejection" / "model" / "config.json").is_file()
     rows = [json.loads(line) for line in (run.path / "rejection" / "best.jsonl").open()]
     assert rows

@@ -108,10 +108,12 @@ def _on_pairs(
     settings: list[str] | None,
     device: str | None,
 ) -> None:
-    from glasshouse.pipeline.train import train_on_pairs
+    from glasshouse.pipeline.train import train_stage
 
     changes = _adapted(lora)
-    tables.show_run(train_on_pairs(stage, model, data, out, [*changes, *(settings or [])], device).path)
+    tables.show_run(
+        train_stage(stage, model, {"data": data}, out, [*changes, *(settings or [])], device).path
+    )
 
 
 @app.command(
@@ -132,11 +134,12 @@ def rejection(
 ) -> None:
     """Fine-tune on the best of n replies to prompts, {"prompt": ..., "answer"?: ...} a line."""
     from glasshouse.pipeline.models import reward_folder
-    from glasshouse.pipeline.train import train_on_prompts
+    from glasshouse.pipeline.train import train_stage
 
     judge = [f"reward_model={reward_folder(reward)}"] if reward is not None else []
     changes = [*judge, *_adapted(lora), *(settings or [])]
-    tables.show_run(train_on_prompts("rejection", model, all_data(data, more), out, changes, device).path)
+    section = {"data": all_data(data, more), "epochs": 1.0}
+    tables.show_run(train_stage("rejection", model, section, out, changes, device).path)
 
 
 @app.command(
@@ -157,10 +160,11 @@ def ppo(
 ) -> None:
     """Learn from a reward model, by replies to prompts, {"prompt": ...} a line."""
     from glasshouse.pipeline.models import reward_folder
-    from glasshouse.pipeline.train import train_on_prompts
+    from glasshouse.pipeline.train import train_stage
 
     changes = [f"reward_model={reward_folder(reward)}", *_adapted(lora), *(settings or [])]
-    tables.show_run(train_on_prompts("ppo", model, all_data(data, more), out, changes, device).path)
+    section = {"data": all_data(data, more), "epochs": 1.0}
+    tables.show_run(train_stage("ppo", model, section, out, changes, device).path)
 
 
 @app.command(
@@ -176,10 +180,11 @@ def grpo(
     more: MoreData = None,
 ) -> None:
     """Learn from answers that can be checked: replies to {"prompt": ..., "answer": ...}, a line each."""
-    from glasshouse.pipeline.train import train_on_prompts
+    from glasshouse.pipeline.train import train_stage
 
     changes = [*_adapted(lora), *(settings or [])]
-    tables.show_run(train_on_prompts("grpo", model, all_data(data, more), out, changes, device).path)
+    section = {"data": all_data(data, more), "epochs": 1.0}
+    tables.show_run(train_stage("grpo", model, section, out, changes, device).path)
 
 
 @app.command(
@@ -202,12 +207,13 @@ def calibrate(
     more: MoreData = None,
 ) -> None:
     """Learn to say "I do not know" and how sure, from questions, {"prompt": ..., "answer": ...} a line."""
-    from glasshouse.pipeline.train import train_calibrate
+    from glasshouse.pipeline.train import train_stage
 
     changes = [f"lora.r={lora}"] if lora is not None else []
     changes += [f"earlier_data={json.dumps(earlier)}"] if earlier else []
     changes += settings or []
-    tables.show_run(train_calibrate(model, all_data(data, more), out, changes, device).path)
+    section = {"data": all_data(data, more)}
+    tables.show_run(train_stage("calibrate", model, section, out, changes, device).path)
 
 
 @app.command(
@@ -231,10 +237,11 @@ def constitution(
     more: MoreData = None,
 ) -> None:
     """Learn from principles: critiques and revisions of replies to prompts, {"prompt": ...} a line."""
-    from glasshouse.pipeline.train import train_constitution
+    from glasshouse.pipeline.train import train_stage
 
     files = all_data(data, more)
-    tables.show_run(train_constitution(model, files, out, constitution, critic, settings or (), device).path)
+    section = {"data": files, "constitution": constitution, "critic": critic}
+    tables.show_run(train_stage("constitution", model, section, out, settings or (), device).path)
 
 
 @app.command(epilog="\b\nExample:\n  glasshouse train pretrain --data books/ --out runs/books")

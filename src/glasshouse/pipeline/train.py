@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from glasshouse.core.config import apply_overrides
 from glasshouse.pipeline.models import resolve_model
@@ -29,81 +29,23 @@ def train_sft(
     return run_recipe(Recipe.parse(recipe, "train sft"), out=out)
 
 
-def train_on_pairs(
-    stage: Literal["reward", "dpo"],
+def train_stage(
+    stage: str,
     model: str,
-    data: Iterable[str],
+    section: Mapping[str, Any],
     out: str | Path,
     settings: Iterable[str] = (),
     device: str | None = None,
 ) -> Run:
-    """Train on preference pairs from MODEL; `settings` are those of RewardStage or DPOStage, "epochs=2"."""
+    """One stage of alignment, from MODEL: its `section` of a recipe, and `settings` on top ("epochs=2")."""
     recipe = {
         "name": stage,
         "base": str(resolve_model(model)),
         "device": device or "auto",
-        stage: apply_overrides({"data": list(data)}, settings),
+        stage: apply_overrides(dict(section), settings),
         "report": {},
     }
     return run_recipe(Recipe.parse(recipe, f"train {stage}"), out=out)
-
-
-def train_on_prompts(
-    stage: Literal["rejection", "ppo", "grpo"],
-    model: str,
-    data: Iterable[str],
-    out: str | Path,
-    settings: Iterable[str] = (),
-    device: str | None = None,
-) -> Run:
-    """Reward MODEL's own replies; `settings` are those of RejectionStage, PPOStage or GRPOStage, "n=4"."""
-    recipe = {
-        "name": stage,
-        "base": str(resolve_model(model)),
-        "device": device or "auto",
-        stage: apply_overrides({"data": list(data), "epochs": 1.0}, settings),
-        "report": {},
-    }
-    return run_recipe(Recipe.parse(recipe, f"train {stage}"), out=out)
-
-
-def train_constitution(
-    model: str,
-    data: Iterable[str],
-    out: str | Path,
-    constitution: str,
-    critic: str,
-    settings: Iterable[str] = (),
-    device: str | None = None,
-) -> Run:
-    """Train MODEL by principles; `settings` are those of ConstitutionStage, "supervised.epochs=3"."""
-    section = {"data": list(data), "constitution": constitution, "critic": critic}
-    recipe = {
-        "name": "constitution",
-        "base": str(resolve_model(model)),
-        "device": device or "auto",
-        "constitution": apply_overrides(section, settings),
-        "report": {},
-    }
-    return run_recipe(Recipe.parse(recipe, "train constitution"), out=out)
-
-
-def train_calibrate(
-    model: str,
-    data: Iterable[str],
-    out: str | Path,
-    settings: Iterable[str] = (),
-    device: str | None = None,
-) -> Run:
-    """Calibrate MODEL on questions with answers; `settings` are those of CalibrateStage, "samples=16"."""
-    recipe = {
-        "name": "calibrate",
-        "base": str(resolve_model(model)),
-        "device": device or "auto",
-        "calibrate": apply_overrides({"data": list(data)}, settings),
-        "report": {},
-    }
-    return run_recipe(Recipe.parse(recipe, "train calibrate"), out=out)
 
 
 def train_pretrain(
