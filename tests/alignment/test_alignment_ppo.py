@@ -1,5 +1,6 @@
 """PPO in the one loop: the loss of its definition, a policy that learns, and runs that continue exactly."""
 
+import dataclasses
 import json
 import math
 
@@ -13,7 +14,7 @@ from glasshouse.alignment.ppo import PPO, PPOConfig, ppo
 from glasshouse.alignment.prompts import Prompts
 from glasshouse.alignment.reference import Reference
 from glasshouse.alignment.value_head import add_value_head, remove_value_head, score_values
-from glasshouse.core.errors import ConfigError, InterruptedRunError
+from glasshouse.core.errors import ConfigError, DataError, InterruptedRunError
 from glasshouse.model import ModelConfig, initialise, load, save
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.training.metrics import TIMING_FIELDS
@@ -204,3 +205,55 @@ def test_settings_that_contradict_each_other_are_refused(change, message):
     """Before anything is loaded."""
     with pytest.raises((ConfigError, ValidationError), match=message):
         settings(**change)
+
+
+LEARNT = [
+    {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": reply}]}
+    for text, reply in (("Hi", "Good day to you"), ("Go", "Where to?"), ("More", "No more"))
+] * 4
+
+
+def test_what_is_rehearsed_adds_its_mean_loss(base, tmp_path, monkeypatch):
+    """PPO-ptx: with and without the term, the loss differs by ptx_coef times the mean negative
+    log-likelihood of the assistants' tokens, from plain logits; and so in micro-batches."""
+    seen = []
+    monkeypatch.setattr(PPO, "metrics", lambda self: seen.append(self) or {})
+    ppo(
+        base,
+        EXAMPLES,
+        LOW,
+        tmp_path,
+        settings(tokens=2 * 16 * 48, ptx_coef=0.5, ptx_rows=2),
+        rehearsal=LEARNT,
+    )
+    objective, model = seen[-1], shaken(base, 1, 0.1)
+    objective.sample(model, 0)
+    batch = objective.batch(0)
+    rows = batch.rehearsal
+    with torch.no_grad():
+        both = objective.loss(model, batch)
+        bare = objective.loss(model, dataclasses.replace(batch, rehearsal=None))
+        pieces = sum(objective.loss(model, micro).loss_sum for micro in batch.split(3))
+        logits = model(rows.inputs, segments=rows.segments, positions=rows.positions).double()
+    logprobs = logits.log_softmax(-1)
+    places = (rows.targets >= 0).nonzero().tolist()
+    nll = -sum(float(logprobs[row, t, rows.targets[row, t]]) for row, t in places) / len(places)
+    assert float(both.loss_sum - bare.loss_sum) / both.count == pytest.approx(0.5 * nll, rel=1e-4)
+    torch.testing.assert_close(pieces, both.loss_sum, rtol=1e-4, atol=1e-4)
+    assert both.count == bare.count == batch.count
+
+
+def test_rehearsal_keeps_what_the_reward_knows_nothing_of(base, tmp_path):
+    """The likelihood of what was learnt rises with the term, while the policy still follows the reward."""
+    config = settings(
+        tokens=40 * 16 * 48, kl_coef=0.001, ptx_coef=1.0, ptx_rows=2, **dict.fromkeys(STEPS, 0.02)
+    )
+    ppo(base, EXAMPLES, LOW, tmp_path, config, rehearsal=LEARNT)
+    rows = rows_of(tmp_path)
+    assert rows[-1]["rehearsal_loss"] < 0.5 * rows[0]["rehearsal_loss"]
+    assert rows[-1]["reward_proxy"] > rows[0]["reward_proxy"]
+
+
+def test_nothing_to_rehearse_is_refused(base, tmp_path):
+    with pytest.raises(DataError, match="no conversation"):
+        ppo(base, EXAMPLES, LOW, tmp_path, settings(ptx_coef=0.5))

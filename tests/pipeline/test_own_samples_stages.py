@@ -42,6 +42,7 @@ def test_a_setting_of_the_inner_trainings_changes_the_rounds_alone():
     [
         (["rejection.replay=0.1", "corpus=null", "tokenizer=null"], r"needs|replay"),
         (["rounds.ppo.reference=elsewhere"], "the reference of all rounds"),
+        (["rounds.ppo.ptx_coef=1"], "nothing to rehearse"),
         (["rounds.reward.sequence_length=4096"], r"rounds.sequence_length \(4096\) is longer"),
     ],
 )

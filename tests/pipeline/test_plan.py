@@ -46,6 +46,20 @@ def test_the_penalty_of_ppo_regrows_no_reward_model():
     assert not changed(["ppo.kl_coef=0"]) & {"sft", "evaluation/sft", "reward"}
 
 
+def test_what_ppo_rehearses_is_an_input_of_it(tmp_path):
+    """Fine-tuning's conversations, where another stage stands between; or the user's files."""
+    settings = ["dpo={}", "ppo.ptx_coef=0.5"]
+    inputs = {step.name: step.inputs for step in plan(load_recipe("pocket-mini", overrides=settings))}
+    assert list(inputs["ppo"]) == ["dpo", "reward", "sft"]
+    (tmp_path / "mine.jsonl").write_text("one")
+    own = f"ppo.earlier_data=[{tmp_path / 'mine.jsonl'}]"
+    steps = {step.name: step for step in plan(load_recipe("pocket-mini", overrides=[*settings, own]))}
+    assert list(steps["ppo"].inputs) == ["dpo", "reward"]
+    (tmp_path / "mine.jsonl").write_text("another")
+    again = {step.name: step.key for step in plan(load_recipe("pocket-mini", overrides=[*settings, own]))}
+    assert again["ppo"] != steps["ppo"].key
+
+
 def test_a_setting_of_the_world_changes_everything():
     assert changed(["world.phrasings=1"]) == set(keys())
 

@@ -65,3 +65,5 @@ def test_a_stage_without_a_model_or_without_pairs_is_refused(files):
         load_recipe("own-text", data=["books/"], overrides=["dpo.data=[]"])
     with pytest.raises(ConfigError, match="ppo has no reward model"):
         load_recipe("pocket-mini", overrides=["reward=null"])
+    with pytest.raises(ConfigError, match="no conversations to rehearse"):
+        load_recipe("pocket-mini", overrides=["sft=null", "ppo.ptx_coef=1", "constitution=null"])

@@ -86,9 +86,11 @@ class ReplyBatch:
         return int((self.segments >= 0).sum())
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The batch with every tensor changed; what is None stays None."""
+        """The batch with every tensor changed; what is none stays."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
+        return replace(
+            self, **{name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        )
 
     def split(self, rows: int | None) -> Iterator[Self]:
         step = rows or len(self.inputs)

@@ -2,13 +2,17 @@
 
 Each set of rollouts: replies to some prompts, a reward for each from the judge (a reward model, or a
 program), less a KL penalty at every token; advantages by GAE from a value head on the policy's trunk; and
-`updates` steps on them, each on one of `minibatches` parts.
+`updates` steps on them, each on one of `minibatches` parts. With ptx_coef every step also rehearses
+conversations that the policy has learnt before ("PPO-ptx", section 3.5 of the second paper), so that what
+the reward says nothing about is not forgotten.
 
     out/model/ state/    what the training loop leaves; the model is saved without its value head. With lora
                          also adapter/: the reference is then the same weights with it switched off
     out/metrics.jsonl    beside the loop's columns, of the newest rollouts: reward_proxy, reward_gold, kl and
                          kl_k3 (nats a reply), kl_coef, entropy (nats a token), reply_tokens, ended (share),
-                         explained_variance (of the returns, before learning), clipped_fraction
+                         explained_variance (of the returns, before learning), clipped_fraction, and
+                         rehearsal_loss (nats a token)
+    out/rehearsal/       with ptx_coef: the encoded conversations
 
 Weights, step, seed and the KL coefficient decide the rollouts; all are in a checkpoint, so a killed run
 continues exactly.
@@ -17,8 +21,9 @@ continues exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,10 +37,12 @@ from glasshouse.alignment.judge import Judge
 from glasshouse.alignment.kl import AdaptiveCoefficient, FixedCoefficient, k1
 from glasshouse.alignment.policy import JudgeOf, Policy
 from glasshouse.alignment.ppo_loss import entropy, is_clipped, policy_loss, value_loss
+from glasshouse.alignment.sft import encode_examples
 from glasshouse.alignment.value_head import add_value_head, score_values, values_of
-from glasshouse.data import IGNORE
+from glasshouse.data import IGNORE, PackedBatches, Shards, ShardWriter
 from glasshouse.model import Transformer
-from glasshouse.training import LossSum
+from glasshouse.training import LossSum, NextToken
+from glasshouse.training.objective import TokenBatch
 
 
 class PPOConfig(RolloutConfig):
@@ -50,6 +57,8 @@ class PPOConfig(RolloutConfig):
     value_coef: float = Field(0.1, ge=0)
     value_clip: float | None = Field(0.2, gt=0)  # None: no clip
     entropy_coef: float = Field(0.0, ge=0)
+    ptx_coef: float = Field(0.0, ge=0)  # of the fine-tuning loss on conversations learnt before
+    ptx_rows: int = Field(16, gt=0)  # of sequence_length tokens, in every step
     whiten_rewards: bool = False  # to variance 1, the mean kept
     whiten_advantages: bool = True
 
@@ -67,12 +76,31 @@ class PPOConfig(RolloutConfig):
 
 @dataclass(frozen=True)
 class PPOBatch(ReplyBatch):
-    """Rollouts with what the loss needs, all (replies, tokens)."""
+    """Rollouts with what the loss needs, all (replies, tokens), and what is rehearsed beside them."""
 
     old_logprobs: Tensor
     old_values: Tensor
     advantages: Tensor
     returns: Tensor
+    rehearsal: TokenBatch | None = None
+    rehearsal_weight: float = 0.0  # of the rehearsal's summed loss, beside the summed loss of the replies
+
+    @property
+    def tokens(self) -> int:
+        return super().tokens + (self.rehearsal.tokens if self.rehearsal is not None else 0)
+
+    def split(self, rows: int | None) -> Iterator[Self]:
+        parts = list(super().split(rows))
+        if self.rehearsal is None:
+            yield from parts
+            return
+        rehearsed = self.rehearsal.split(math.ceil(len(self.rehearsal.inputs) / len(parts)))
+        for part, beside in zip_longest(parts, rehearsed):
+            yield replace(part, rehearsal=beside)
+
+    def to(self, device: str) -> Self:
+        rehearsal = self.rehearsal.to(device) if self.rehearsal is not None else None
+        return replace(super().to(device), rehearsal=rehearsal)
 
 
 class PPO(RolloutObjective[PPOConfig]):
@@ -80,15 +108,26 @@ class PPO(RolloutObjective[PPOConfig]):
 
     name = "ppo"
 
-    def __init__(self, sampler: Sampler, config: PPOConfig) -> None:
+    def __init__(self, sampler: Sampler, config: PPOConfig, rehearsal: NextToken | None = None) -> None:
         """`sampler` needs a reference: the KL is measured even where it costs nothing."""
         assert sampler.reference is not None
         super().__init__(sampler, config)
+        self.rehearsal = rehearsal
         self.coefficient: FixedCoefficient | AdaptiveCoefficient = FixedCoefficient(config.kl_coef)
         if config.kl_target is not None:
             self.coefficient = AdaptiveCoefficient(config.kl_coef, config.kl_target)
         self._batch: PPOBatch | None = None
         self._clipped = self._tokens = 0  # of the newest step
+        self._rehearsed = 0.0  # summed loss of the newest step, weighted
+
+    def check(self, model: Transformer) -> None:
+        super().check(model)
+        if self.rehearsal is not None:
+            self.rehearsal.check(model)
+
+    def identity(self) -> dict[str, Any]:
+        own = {} if self.rehearsal is None else {"rehearsal": self.rehearsal.identity()}
+        return super().identity() | own
 
     def state(self) -> dict[str, float]:
         return {"kl_coef": self.coefficient.value}
@@ -123,11 +162,18 @@ class PPO(RolloutObjective[PPOConfig]):
     def batch(self, step: int) -> PPOBatch:
         assert self._batch is not None, "the loop samples before it asks"
         self._clipped = self._tokens = 0
+        self._rehearsed = 0.0
         part, parts = step % self.config.updates % self.config.minibatches, self.config.minibatches
-        return self._batch.each(lambda tensor: tensor[part::parts])
+        batch = self._batch.each(lambda tensor: tensor[part::parts])
+        if self.rehearsal is None:
+            return batch
+        beside = self.rehearsal.batch(step)
+        weight = self.config.ptx_coef * batch.count / max(1, beside.count)
+        return replace(batch, rehearsal=beside, rehearsal_weight=weight)
 
     def loss(self, model: Transformer, batch: PPOBatch) -> LossSum:
-        """Summed over the replies' tokens: policy + value_coef · value - entropy_coef · entropy."""
+        """Summed over the replies' tokens: policy + value_coef · value - entropy_coef · entropy; and as many
+        times ptx_coef · the mean loss on what is rehearsed."""
         config, mask = self.config, batch.targets != IGNORE
         states = model.hidden(batch.inputs, segments=batch.segments)[mask.nonzero(as_tuple=True)]
         logits = model.head(states).float()  # (tokens, vocab); all that follows is (tokens,)
@@ -142,10 +188,18 @@ class PPO(RolloutObjective[PPOConfig]):
             loss = loss - config.entropy_coef * entropy(logits)
         self._clipped += int(is_clipped(logprobs, old, advantages, config.clip, config.clip_high).sum())
         self._tokens += len(loss)
-        return LossSum(loss.sum(), batch.count)
+        total = loss.sum()
+        if self.rehearsal is not None and batch.rehearsal is not None:
+            rehearsed = batch.rehearsal_weight * self.rehearsal.loss(model, batch.rehearsal).loss_sum
+            self._rehearsed += float(rehearsed.detach())
+            total = total + rehearsed
+        return LossSum(total, batch.count)
 
     def metrics(self) -> dict[str, float]:
-        return {**self._about, "clipped_fraction": self._clipped / max(1, self._tokens)}
+        about = {**self._about, "clipped_fraction": self._clipped / max(1, self._tokens)}
+        if self.rehearsal is not None:
+            about["rehearsal_loss"] = self._rehearsed / self.config.ptx_coef / max(1, self._tokens)
+        return about
 
 
 def ppo(
@@ -156,14 +210,23 @@ def ppo(
     config: PPOConfig,
     *,
     gold: Judge | None = None,
+    rehearsal: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Train the Hugging Face folder `model_folder` by the judge's rewards; returns the loop's summary.
 
     `examples`: {"prompt": [messages]} and whatever else the judge wants to know. Prompts that leave no room
-    for `max_new_tokens` in a row are left out and counted. `gold` is only measured, never trained on. The
-    summary's "alarms" tell what went wrong (diagnostics.py). Raises DataError for an empty prompt, or when
-    none is left, and ModelError for a reference of other shapes or another tokenizer.
+    for `max_new_tokens` in a row are left out and counted. `gold` is only measured, never trained on.
+    `rehearsal` are conversations {"messages": [...]} for ptx_coef. The summary's "alarms" tell what went
+    wrong (diagnostics.py). Raises DataError for an empty prompt, or when no prompt or nothing to rehearse is
+    left, and ModelError for a reference of other shapes or another tokenizer.
     """
+    out = Path(out)
     policy = Policy.open(model_folder, config)
     add_value_head(policy.model)
-    return policy.learn(PPO(policy.sampler(examples, judge, gold), config), Path(out))
+    beside = None
+    if config.ptx_coef:
+        with ShardWriter(out / "rehearsal", policy.tokenizer.vocab_size) as writer:
+            encode_examples(rehearsal, policy.tokenizer, writer, config.sequence_length)
+        shards = Shards(out / "rehearsal")
+        beside = NextToken(PackedBatches(shards, config.sequence_length, config.ptx_rows, config.seed))
+    return policy.learn(PPO(policy.sampler(examples, judge, gold), config, beside), out)

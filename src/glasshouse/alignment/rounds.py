@@ -76,9 +76,11 @@ class RoundsConfig(Config):
         return max(self.reward.sequence_length, self.ppo.sequence_length)
 
     @model_validator(mode="after")
-    def _one_reference(self) -> Self:
+    def _policies_fit(self) -> Self:
         if self.ppo.reference is not None:
             raise ValueError("the reference of all rounds is the model that the first begins with")
+        if self.ppo.ptx_coef:
+            raise ValueError("rounds have nothing to rehearse: leave out ppo.ptx_coef")
         return self
 
 

@@ -29,6 +29,12 @@ Keys = Annotated[
 StartModel = Annotated[
     str, typer.Option("--model", metavar="MODEL", help="Run or model folder to start from.")
 ]
+Earlier = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--earlier", metavar="PATH", help="Conversations learnt before, to be kept in mind; repeatable."
+    ),
+]
 Rank = Annotated[
     int | None,
     typer.Option(
@@ -153,6 +159,7 @@ def ppo(
     ],
     data: Files,
     out: Out,
+    earlier: Earlier = None,
     lora: Rank = None,
     settings: Keys = None,
     device: Device = None,
@@ -162,7 +169,9 @@ def ppo(
     from glasshouse.pipeline.models import reward_folder
     from glasshouse.pipeline.train import train_stage
 
-    changes = [f"reward_model={reward_folder(reward)}", *_adapted(lora), *(settings or [])]
+    changes = [f"reward_model={reward_folder(reward)}", *_adapted(lora)]
+    changes += [f"earlier_data={json.dumps(earlier)}", "ptx_coef=1"] if earlier else []
+    changes += settings or []
     section = {"data": all_data(data, more), "epochs": 1.0}
     tables.show_run(train_stage("ppo", model, section, out, changes, device).path)
 
@@ -195,12 +204,7 @@ def calibrate(
     model: StartModel,
     data: Files,
     out: Out,
-    earlier: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--earlier", metavar="PATH", help="Conversations learnt before, to be kept in mind; repeatable."
-        ),
-    ] = None,
+    earlier: Earlier = None,
     lora: Rank = None,
     settings: Keys = None,
     device: Device = None,

@@ -121,6 +121,11 @@ def plan(recipe: Recipe) -> list[Step]:
         if stage in ("ppo", "rejection"):
             inputs += ["reward"] if section.reward_model is None else []
             user_files |= _hashes([section.reward_model] if section.reward_model is not None else [])
+        if stage == "ppo":
+            config.pop("earlier_data")
+            user_files |= _hashes(section.earlier_data)
+            rehearses = section.ptx_coef and not section.earlier_data
+            inputs += ["sft"] if rehearses and "sft" not in inputs else []
         if stage == "constitution":
             config["constitution"] = Constitution.load(section.constitution).model_dump(mode="json")
             inputs += ["sft"] if section.rehearsal and "sft" not in inputs else []

@@ -173,6 +173,11 @@ class Recipe(Config):
             raise ConfigError(
                 "ppo has no reward model", fix="add the section reward, or set ppo.reward_model"
             )
+        if self.ppo is not None and self.ppo.ptx_coef and not self.ppo.earlier_data and self.sft is None:
+            raise ConfigError(
+                "ppo.ptx_coef has no conversations to rehearse",
+                fix="set ppo.earlier_data, add the section sft, or set ppo.ptx_coef=0",
+            )
         if self.constitution is not None:
             self._constitution_fits(self.constitution)
 

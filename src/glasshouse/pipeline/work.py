@@ -146,13 +146,17 @@ class Work:
         return grpo(self._here(self.recipe.grpo, "grpo"), self._model_before(step), out, self.world)
 
     def _ppo(self, step: Step, out: Path) -> dict[str, Any]:
+        from glasshouse.files import read_examples
         from glasshouse.pipeline.stages.reinforcement import ppo
 
         config = self._here(self.recipe.ppo, "ppo")
         reward = self.folder.stage("reward") / "model"
         if config.reward_model is not None:
             reward = reward_folder(config.reward_model)
-        return ppo(config, self._model_before(step), reward, out, self.world)
+        rehearsal: Iterable[Mapping[str, Any]] = ()
+        if config.ptx_coef:
+            rehearsal = read_examples(config.earlier_data) if config.earlier_data else self._rehearsal()
+        return ppo(config, self._model_before(step), reward, out, self.world, rehearsal)
 
     def _constitution(self, step: Step, out: Path) -> dict[str, Any]:
         from glasshouse.pipeline.stages.constitution import constitution

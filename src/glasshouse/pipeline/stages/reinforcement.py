@@ -10,7 +10,7 @@ beside what is trained on, and is itself the program that rewards grpo.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class PromptData(Config):
 class PPOStage(PPOConfig, PromptData):
     reward_model: str | None = None
     """A reward model's folder; left out, that of the recipe's reward stage."""
+    earlier_data: tuple[str, ...] = ()
+    """Conversations to rehearse with ptx_coef: files or folders; left out, those of the stage sft."""
     least_reward_accuracy: float = Field(0.6, ge=0, le=1)
     """Of the reward model on held-out pairs, at the low end of its interval; PPO does not start below."""
 
@@ -56,12 +58,20 @@ class GRPOStage(GRPOConfig, PromptData):
     pass
 
 
-def ppo(config: PPOStage, model: Path, reward: Path, out: Path, world: World | None = None) -> dict[str, Any]:
+def ppo(
+    config: PPOStage,
+    model: Path,
+    reward: Path,
+    out: Path,
+    world: World | None = None,
+    rehearsal: Iterable[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """Train the policy in `model` by the reward model in `reward`; returns summary, counts and alarms.
 
     Replies are rewarded by how much better they are than what `model` says to the prompt at temperature 0.
-    With lora, a reward model that is an adapter on the same weights shares them. Raises UsageError for a
-    reward model that is not good enough, ModelError for one of another tokenizer.
+    With lora, a reward model that is an adapter on the same weights shares them. `rehearsal` are
+    conversations that the model has learnt from, for ptx_coef. Raises UsageError for a reward model that is
+    not good enough, ModelError for one of another tokenizer.
     """
     check_accuracy(reward, config.least_reward_accuracy)
     name = f"reward model {hash_file(reward / 'model.safetensors')}"
@@ -75,7 +85,7 @@ def ppo(config: PPOStage, model: Path, reward: Path, out: Path, world: World | N
         speaker = LanguageModel.load(model)
         return AgainstReference.greedy(LearntJudge(name, scorer), prompts, speaker, config.max_new_tokens)
 
-    return optimise(model, prompts, proxy, out, config, gold=gold(config, world))
+    return optimise(model, prompts, proxy, out, config, gold=gold(config, world), rehearsal=rehearsal)
 
 
 def grpo(config: GRPOStage, model: Path, out: Path, world: World | None = None) -> dict[str, Any]:
