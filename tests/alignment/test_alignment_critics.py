@@ -123,7 +123,7 @@ class Scripted:
 
     async def complete(self, request):
         self.asked.append(request.messages)
-        return Completion(self.answer(request.messages), "stop", 1, 1)
+        return Completion(self.answer(request.messages), "stop")
 
 
 PROMPT = [{"role": "user", "content": "How are you?"}]

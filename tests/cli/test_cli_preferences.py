@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from glasshouse.alignment.reward_model import RewardModel
-from glasshouse.pipeline.models import load
+from glasshouse.pipeline.run import load
 
 SMALL = ["--set=batch_tokens=2000", "--set=validation_fraction=0.2", "--set=epochs=2", "--set=dtype=float32"]
 

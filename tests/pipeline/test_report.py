@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from glasshouse.core.errors import UsageError
+from glasshouse.core.record import Record, hash_files, now, write_record
 from glasshouse.pipeline.compare import compare_runs, differing_settings, write_comparison
 from glasshouse.pipeline.curves import Curve, loss_svg, running_mean
-from glasshouse.pipeline.record import Record, hash_files, now, write_record
 from glasshouse.pipeline.report import write_report
 from glasshouse.pipeline.summary import Summary, show_count, show_duration, show_value
 

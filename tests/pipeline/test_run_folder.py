@@ -6,8 +6,8 @@ import os
 import pytest
 
 from glasshouse.core.errors import StorageError
+from glasshouse.core.record import Record, hash_files, now, stage_key, write_record
 from glasshouse.pipeline import run_folder
-from glasshouse.pipeline.record import Record, hash_files, now, stage_key, write_record
 from glasshouse.pipeline.run_folder import Problem, RunFolder
 
 

@@ -74,7 +74,7 @@ def rate(
         )
     from glasshouse.alignment.human_feedback import FeedbackFolder, Rated
     from glasshouse.inference import LanguageModel
-    from glasshouse.pipeline.models import resolve_model
+    from glasshouse.model.folders import resolve_model
 
     def opened(name: str | None) -> Rated:
         folder = resolve_model(name)

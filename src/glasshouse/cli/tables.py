@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from glasshouse.pipeline.models import MODEL_STAGES
+from glasshouse.model.folders import MODEL_STAGES
 from glasshouse.pipeline.summary import (
     CALIBRATION_FIGURES,
     WINDOW_MODELS,
@@ -22,8 +22,8 @@ from glasshouse.pipeline.summary import (
 )
 
 if TYPE_CHECKING:
+    from glasshouse.core.record import Record
     from glasshouse.pipeline.compare import Comparison
-    from glasshouse.pipeline.record import Record
     from glasshouse.pipeline.run_folder import Problem
 
 

@@ -1,6 +1,7 @@
-"""Any model behind one small interface: a conversation in, a reply out. So far: our own engine."""
+"""Any model behind one small interface: a conversation in, a reply out."""
 
-from glasshouse.llm.interface import LLM, Completion, Request, complete_all
+from glasshouse.llm.blocking import complete_all
+from glasshouse.llm.interface import LLM, Chunk, Completion, Message, Note, Request, Usage
 from glasshouse.llm.local import LocalLLM
 
-__all__ = ["LLM", "Completion", "LocalLLM", "Request", "complete_all"]
+__all__ = ["LLM", "Chunk", "Completion", "LocalLLM", "Message", "Note", "Request", "Usage", "complete_all"]

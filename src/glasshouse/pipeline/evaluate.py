@@ -8,9 +8,10 @@ from typing import Any
 
 from glasshouse.core.config import apply_overrides
 from glasshouse.core.errors import UsageError
+from glasshouse.model.folders import resolve_model
 from glasshouse.pipeline.held_out import HeldOut, of_run, stretches
-from glasshouse.pipeline.models import load, resolve_model
 from glasshouse.pipeline.recipe import Recipe, load_recipe
+from glasshouse.pipeline.run import load
 from glasshouse.pipeline.stages.corpus import VALIDATION
 from glasshouse.pipeline.stages.evaluate import EvaluateConfig, ask, ask_held_out, held_out_texts
 from glasshouse.pipeline.summary import RECIPE

@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 
 from glasshouse import __version__
+from glasshouse.core.record import read_record
 from glasshouse.model import read_config
-from glasshouse.pipeline.record import read_record
 from glasshouse.pipeline.summary import RECIPE, Summary, probe_names, show_value
 
 

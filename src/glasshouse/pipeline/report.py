@@ -8,11 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from glasshouse.core.record import Record
 from glasshouse.core.storage import write_text
 from glasshouse.pipeline.calibration_curves import calibration_svgs
 from glasshouse.pipeline.curves import Curve, loss_svg, reward_svg
 from glasshouse.pipeline.expert_map import expert_map
-from glasshouse.pipeline.record import Record
 from glasshouse.pipeline.summary import (
     BASELINES,
     CALIBRATION_FIGURES,

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from glasshouse.core.devices import machine, pick
 from glasshouse.core.errors import GlasshouseError, InterruptedRunError, StorageError
 from glasshouse.core.progress import say
+from glasshouse.core.record import Record, hash_files, now, write_record
 from glasshouse.core.storage import read_json, write_json, write_text
-from glasshouse.pipeline.models import load, model_folder, resolve_model
+from glasshouse.model.folders import model_folder, resolve_model
 from glasshouse.pipeline.plan import Step, plan, up_to
 from glasshouse.pipeline.recipe import Recipe, load_recipe
-from glasshouse.pipeline.record import Record, hash_files, now, write_record
 from glasshouse.pipeline.run_folder import PREVIOUS, RunFolder
 from glasshouse.pipeline.stages.evaluate import PROBES, SAMPLES
 from glasshouse.pipeline.summary import MODEL_ORDER, RECIPE, read_metrics, show_count, show_duration
@@ -45,6 +45,16 @@ class Run:
     def model(self, stage: str | None = None) -> LanguageModel:
         """The model that a stage left; without a name the newest."""
         return load(model_folder(self.path, stage))
+
+
+def load(name: str | Path | None = None, device: str = "auto") -> LanguageModel:
+    """Open a model: a run folder (its newest stage), a Hugging Face folder, or by default the newest run.
+
+    Raises UsageError when there is none, ModelError when the folder is broken.
+    """
+    from glasshouse.inference import LanguageModel
+
+    return LanguageModel.load(resolve_model(name), device=device)
 
 
 def run(

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glasshouse.core.errors import StorageError
+from glasshouse.core.record import FILE, Record, hash_files, read_record, write_record
 from glasshouse.core.storage import directory, disk_errors
-from glasshouse.pipeline.record import FILE, Record, hash_files, read_record, write_record
 
 LINK_FROM_BYTES = 1 << 20
 """Larger files are shared between runs by hard links; smaller ones are copied, as people edit those."""

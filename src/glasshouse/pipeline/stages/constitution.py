@@ -22,8 +22,8 @@ from glasshouse.alignment.critique import Critic, LLMCritic
 from glasshouse.alignment.world_critics import ExactCritic, SimulatedRaters
 from glasshouse.core.storage import hash_folder
 from glasshouse.llm import LocalLLM
+from glasshouse.model.folders import resolve_model
 from glasshouse.pipeline.documents import read_rows
-from glasshouse.pipeline.models import resolve_model
 from glasshouse.pipeline.stages.corpus import TRAIN
 from glasshouse.pipeline.stages.reinforcement import PromptData, examples, gold
 from glasshouse.world import World

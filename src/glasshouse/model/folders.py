@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from glasshouse.core.config import nearest
 from glasshouse.core.errors import UsageError
-from glasshouse.pipeline import hub
-from glasshouse.pipeline.record import read_record
-
-if TYPE_CHECKING:
-    from glasshouse.inference import LanguageModel
+from glasshouse.core.record import read_record
+from glasshouse.model import hub
 
 RUNS = Path("runs")
 
@@ -35,18 +31,12 @@ TRAINING_STAGES = (*MODEL_STAGES[:3], "reward", *MODEL_STAGES[3:])
 REMOTE = ("http://", "https://", "openai:", "anthropic:")
 
 
-def load(name: str | Path | None = None, device: str = "auto") -> LanguageModel:
-    """Open a model: a run folder (its newest stage), a Hugging Face folder, or by default the newest run.
-
-    Raises UsageError when there is none, ModelError when the folder is broken.
-    """
-    from glasshouse.inference import LanguageModel
-
-    return LanguageModel.load(resolve_model(name), device=device)
-
-
 def resolve_model(name: str | Path | None = None) -> Path:
-    """The folder that holds config.json and the weights, or a GGUF file; see `load`."""
+    """The folder that holds config.json and the weights, or a GGUF file.
+
+    `name`: a run folder (then its newest stage's), one stage of it, a Hugging Face folder, a GGUF file or
+    hf://ORG/NAME; by default the newest run. Raises UsageError when there is none.
+    """
     if name is None:
         return _newest_run(RUNS)
     text, path = str(name), Path(name)
