@@ -1,8 +1,8 @@
 """A server on loopback that speaks the providers' wire formats by a script, faults included.
 
-OpenAI's chat completions and embeddings, Anthropic's messages and count_tokens, Ollama's /api/chat, /api/embed
-and /api/show; each of the chats whole and streamed. It is written on bare sockets, because half of what it must
-do (resets, half a reply, JSON that ends too early) no framework lets one do.
+OpenAI's chat completions and embeddings, Anthropic's messages and count_tokens, Ollama's /api/chat,
+/api/embed and /api/show; each of the chats whole and streamed. It is written on bare sockets, because half
+of what it must do (resets, half a reply, JSON that ends too early) no framework lets one do.
 
     wire.script(rate_limited("2"), Reply("Yes."))       one outcome a call; the last one answers for ever
     wire.script(lambda asked: ...)                      or a function of the call
@@ -42,10 +42,10 @@ class Asked:
 class Reply:
     """What the model says. Streamed, every word is a piece. `tool_calls`: (name, arguments as text).
 
-    `usage`: prompt tokens, new tokens, of the prompt from the cache; None: words are counted. `cut` stops after
-    so many pieces: "closed" ends the stream in good form but without its end, "broken" in the middle of the
-    transfer, "error" with the provider's error event, "not json" with an event that cannot be read. A reply that
-    is not streamed is then sent in part.
+    `usage`: prompt tokens, new tokens, of the prompt from the cache; None: words are counted. `cut` stops
+    after so many pieces: "closed" ends the stream in good form but without its end, "broken" in the middle of
+    the transfer, "error" with the provider's error event, "not json" with an event that cannot be read. A
+    reply that is not streamed is then sent in part.
     """
 
     text: str = "Yes."
