@@ -194,7 +194,7 @@ def test_a_server_that_tells_no_logprobs(llm, wire, ask):
 
 
 def test_openai_keeps_only_strict_schemas(own, wire, ask):
-    """Others are advice to the model there, and `ignored` says so; compatible servers decode by any schema."""
+    """Others are advice to the model there, and `ignored` says so; other servers decode by any schema."""
     loose = {"type": "object", "properties": {"a": {"type": "integer"}}}
     nested = {**STRICT, "properties": {"a": {"type": "array", "items": loose}}}
     for schema, strict in ((STRICT, True), (loose, False), (nested, False)):
