@@ -26,9 +26,12 @@ class LocalLLM:
     Requests wait in the engine's queue as long as they must. Close it, or use it in a `with` block.
     """
 
-    def __init__(self, model: LanguageModel, name: str = "local") -> None:
+    def __init__(self, model: LanguageModel, name: str = "local", *, cache_bytes: int | None = None) -> None:
+        """`cache_bytes`: ceiling of keys and values; None leaves it to the engine."""
         self.name = name
-        settings = EngineSettings(max_rows=ROWS, queue_limit=2**31, deterministic=True)
+        settings = EngineSettings(
+            max_rows=ROWS, queue_limit=2**31, deterministic=True, cache_bytes=cache_bytes
+        )
         self._engine = Engine(model, settings)
 
     @classmethod
