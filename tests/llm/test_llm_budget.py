@@ -1,4 +1,4 @@
-"""Money and tokens are counted, and no call is made that could pass a limit: whatever happens, however many at once."""
+"""Money and tokens are counted, and no call is made that could pass a limit, however many come at once."""
 
 import asyncio
 import random
@@ -46,7 +46,7 @@ def test_a_reply_tells_its_cost_and_the_budget_sums_them(scripted, ask):
 
 
 def test_it_stops_before_the_call_that_could_pass_the_limit(scripted, ask):
-    """As many calls as fit when each costs all it may, and the error says what was spent, asked and allowed."""
+    """As many as fit when each costs all it may; and the error says what was spent, asked and allowed."""
     inner = scripted([reply(84, 100)], can=CAN)
     request = ask("x" * 4, max_new_tokens=100)
     most = dollars(prompt_bound(request), 100)
@@ -276,7 +276,7 @@ def test_calls_wait_for_reservations_that_are_only_in_the_way(scripted, ask):
 def test_a_waiting_call_that_is_cancelled_takes_nothing(scripted, ask):
     async def main():
         request = ask(max_new_tokens=100)
-        spending = Spending(Limits(tokens=prompt_bound(request) + 100))
+        spending = Spending(Limits(tokens=prompt_bound(request) + 110))
         llm = Budget(scripted([reply(1, 1)], can=CAN, seconds=0.05), spending, PRICES)
         first = asyncio.create_task(llm.complete(request))
         await asyncio.sleep(0.01)
@@ -290,26 +290,38 @@ def test_a_waiting_call_that_is_cancelled_takes_nothing(scripted, ask):
     asyncio.run(main())
 
 
+def test_who_asks_in_the_middle_of_a_stream_is_not_left_hanging(scripted, ask):
+    """The reservation in the way is its own."""
+
+    async def main():
+        request = ask(max_new_tokens=100)
+        spending = Spending(Limits(tokens=prompt_bound(request) + 110), wait=0.02)
+        llm = Budget(scripted([reply(1, 1)], can=CAN), spending, PRICES)
+        async for _ in llm.stream(request):
+            with pytest.raises(
+                BudgetExceededError, match=r"reserved by calls that did not end within 0\.02 s"
+            ):
+                await llm.complete(request)
+            break
+
+    asyncio.run(main())
+
+
 def test_a_window_ends_and_the_whole_does_not(scripted, ask):
     now = [86_400.0 * 100 + 10]
     limits = Limits(tokens=1000, window_tokens=300)
     spending = Spending(limits, clock=lambda: now[0])
     llm = Budget(scripted([reply(90, 10)], can=CAN), spending, PRICES)
     request = ask("x", max_new_tokens=100)  # 185 at most
-    served = 0
-    for _ in range(5):
-        with pytest.raises(BudgetExceededError, match="of 300 for a day are spent"):
-            for _ in range(100):
-                asyncio.run(llm.complete(request))
-                served += 1
-        now[0] += 86_400
-        if served == 8:
-            break
-    with pytest.raises(BudgetExceededError, match="of 1000 are spent"):
-        for _ in range(100):
+    for _day in range(4):
+        for _ in range(2):
             asyncio.run(llm.complete(request))
-            served += 1
-    assert served == 9
+        with pytest.raises(BudgetExceededError, match="200 of 300 for a day are spent"):
+            asyncio.run(llm.complete(request))
+        now[0] += 86_400
+    asyncio.run(llm.complete(request))
+    with pytest.raises(BudgetExceededError, match="900 of 1000 are spent"):
+        asyncio.run(llm.complete(request))
 
 
 def test_a_call_is_booked_in_the_window_in_which_it_began(tmp_path):
@@ -349,7 +361,7 @@ def test_a_machine_costs_its_time_and_no_call_outlasts_it(scripted, ask):
     assert asyncio.run(llm.complete(ask())).cost == pytest.approx(2.0)
     assert spending.dollars == pytest.approx(2.0)
     slow = Budget(scripted(name="runs/pocket", seconds=5), spending, Prices({"runs/pocket": machine}))
-    with pytest.raises(TimedOutError, match="longer than 0.05 seconds"):
+    with pytest.raises(TimedOutError, match=r"longer than 0\.05 seconds"):
         asyncio.run(slow.complete(ask()))
     with pytest.raises(TimedOutError):
         asyncio.run(_read(slow, ask()))
@@ -407,6 +419,8 @@ async def call():
     spending.settle(held, Amount(0, used))
     mine += used
 async def main():
+    print("ready", flush=True)
+    sys.stdin.readline()
     print("refused", sum(isinstance(r, BudgetExceededError)
         for r in await asyncio.gather(*(call() for _ in range(400)), return_exceptions=True)), mine)
 asyncio.run(main())
@@ -416,9 +430,18 @@ asyncio.run(main())
 def test_two_processes_cannot_overspend_together(tmp_path):
     file = str(tmp_path / "spent.db")
     workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, file, str(seed)], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, file, str(seed)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for seed in range(2)
     ]
+    assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 2
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
     told = [worker.communicate()[0].split() for worker in workers]
     assert all(line[0] == "refused" for line in told)
     total = sum(int(line[2]) for line in told)
@@ -443,7 +466,7 @@ def test_event_loops_of_two_threads_share_one_budget(scripted, ask):
 
 
 def test_errors_name_no_key(scripted):
-    """Names may hold addresses; whoever builds them leaves credentials out. The price of one is told by its name."""
+    """Nor anything of the prompt."""
     request = Request.parse({"messages": [{"role": "user", "content": "sk-secret"}]})
     with pytest.raises(BudgetExceededError) as error:
         asyncio.run(Budget(scripted(name="openai:nobody"), Spending(Limits(dollars=1))).complete(request))

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 
@@ -140,7 +141,7 @@ def test_a_machines_time_is_shared_by_the_calls_that_are_open():
             cost[i] = machine.end(begun[i])
     ticks = sorted({t for span in spans for t in span})
     shares = [0.0] * len(spans)
-    for a, b in zip(ticks, ticks[1:], strict=False):
+    for a, b in pairwise(ticks):
         open_ = [i for i, (start, end) in enumerate(spans) if start <= a and b <= end]
         for i in open_:
             shares[i] += (b - a) / len(open_)

@@ -93,7 +93,7 @@ class Spending:
 
     `file`: an SQLite file that keeps what was spent under `name`, for later processes and for others at the
     same time; they should name the same limits. Raises StorageError when it cannot be used: a limit that
-    cannot be kept is not a limit.
+    cannot be kept is not a limit. `wait`: seconds that a call waits for others' reservations.
     """
 
     def __init__(
@@ -101,10 +101,11 @@ class Spending:
         limits: Limits,
         file: str | Path | None = None,
         name: str = "default",
+        wait: float = 120.0,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.limits, self._clock, self._sleep = limits, clock, sleep
+        self.limits, self.wait, self._clock, self._sleep = limits, wait, clock, sleep
         self._book = _Memory() if file is None else _File(Path(file), name)
         self._waiting = 0
         self._turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
@@ -135,18 +136,20 @@ class Spending:
     async def reserve(self, asked: Amount) -> Held:
         """Waits, in order, for calls that are under way where only their reservations are in the way.
 
-        Raises BudgetExceededError where what is spent leaves too little.
+        Raises BudgetExceededError where what is spent leaves too little, or where they do not end in time:
+        who asks in the middle of a stream waits for a reservation that is its own.
         """
         held = self.try_reserve(asked)
         if held is not None:
             return held
         loop = asyncio.get_running_loop()
         turn = self._turns.setdefault(loop, asyncio.Lock())
+        until = self._clock() + self.wait
         self._waiting += 1
         try:
             async with turn:
                 while (held := self._take(asked)) is None:
-                    self._refuse(asked)
+                    self._refuse(asked, self._clock() >= until)
                     await self._sleep(POLL_SECONDS)
                 return held
         finally:
@@ -170,9 +173,10 @@ class Spending:
             asked, window, now, now - LEASE_SECONDS, lambda spent: self._short(asked, spent, True) is None
         )
 
-    def _refuse(self, asked: Amount) -> None:
-        short = self._short(asked, self._spent(), False)
+    def _refuse(self, asked: Amount, late: bool) -> None:
+        short = self._short(asked, self._spent(), late)
         if short is not None:
+            short += f" or reserved by calls that did not end within {self.wait:g} s" if late else ""
             raise BudgetExceededError(short, fix="raise the limit, or ask for fewer tokens")
 
     def _short(self, asked: Amount, spent: Spent, with_open: bool) -> str | None:
