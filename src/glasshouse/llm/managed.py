@@ -94,6 +94,8 @@ class LocalModels:
             try:
                 seat = await asyncio.shield(asyncio.wrap_future(future))
             except asyncio.CancelledError:
+                if future.cancelled():  # by `close`
+                    raise _closed(name) from None
                 future.add_done_callback(self._unwanted)
                 raise
         try:
@@ -103,6 +105,8 @@ class LocalModels:
 
     def _at_once(self, name: str) -> _Seat | None:
         with self._changed:
+            if self._closed:
+                raise _closed(name)
             if self._making_room:  # it would keep a model busy that somebody waits to see idle
                 return None
             return self._take(name)
@@ -150,7 +154,7 @@ class LocalModels:
         while True:
             with self._changed:
                 if self._closed:
-                    raise NotAbleError("the models have been closed", where=name)
+                    raise _closed(name)
                 if sum(seat.size for seat in self._seats.values()) + size <= self.ceiling:
                     self._making_room = False
                     return
@@ -168,6 +172,10 @@ class LocalModels:
                 gone = self._seats.pop(idle)
             _unload(gone)  # outside of the lock: it takes a while, and others go on answering
             del gone
+
+
+def _closed(name: str) -> NotAbleError:
+    return NotAbleError("the models have been closed", where=name, fix="make a new LocalModels")
 
 
 def _unload(seat: _Seat) -> None:
