@@ -486,3 +486,26 @@ def test_errors_name_no_key(scripted):
     with pytest.raises(BudgetExceededError) as error:
         asyncio.run(Budget(scripted(name="openai:nobody"), Spending(Limits(dollars=1))).complete(request))
     assert "sk-secret" not in str(error.value)
+
+
+def test_a_large_call_that_waits_is_not_overtaken_by_small_ones():
+    async def main():
+        spending, order = Spending(Limits(tokens=1_000)), []
+
+        async def call(name, most):
+            held = await spending.reserve(Amount(0, most))
+            order.append(name)
+            return held
+
+        first, second = await call("first", 500), await call("second", 500)
+        large = asyncio.create_task(call("large", 900))
+        await asyncio.sleep(0)
+        spending.settle(first, Amount(0, 1))
+        small = asyncio.create_task(call("small", 10))  # it would fit now
+        await asyncio.sleep(0.02)
+        assert order == ["first", "second"]
+        spending.settle(second, Amount(0, 1))
+        await asyncio.gather(large, small)
+        assert order == ["first", "second", "large", "small"]
+
+    asyncio.run(main())
