@@ -21,21 +21,19 @@ from glasshouse.inference import LanguageModel
 from glasshouse.inference.memory_ceiling import free_bytes
 from glasshouse.llm.errors import NotAbleError, TimedOutError
 from glasshouse.llm.interface import Capabilities, Chunk, Completion, Request
-from glasshouse.llm.local import ROWS, LocalLLM
+from glasshouse.llm.local import ROWS, LocalLLM, capabilities
 from glasshouse.model import Transformer
 from glasshouse.model.folders import resolve_model
 from glasshouse.model.gguf_reader import GGUFFile
 from glasshouse.model.hf_config import read_config, read_scheme
 from glasshouse.model.quantize import empty_quantized, size_in_bytes
+from glasshouse.tokenizer import Tokenizer
 
 SHARE = 0.5
 """Of the memory that is free at the start, where no ceiling is named: the rest is for the program around."""
 
 CACHE_BYTES = 256 * 2**20
 """Keys and values of a model, if that holds one whole context: what a model's own engine takes, too."""
-
-UNLOADED = Capabilities(logprobs=False, output_schema=False, tools=False, counts_tokens=True)
-"""What every `LocalLLM` can, for who asks before it is loaded."""
 
 
 @dataclass
@@ -207,6 +205,12 @@ def measure(path: Path, device: str) -> tuple[int, int, int | None]:
     return size_in_bytes(shape) * copies, cache, config.context
 
 
+def _template(path: Path) -> str | None:
+    if path.suffix == ".gguf":
+        return GGUFFile(path).settings.get("tokenizer.chat_template")
+    return Tokenizer.load(path).chat_template
+
+
 class Managed:
     """An `LLM` whose model is in memory while it is used. Its name is a run, a folder, a GGUF file or hf://...
 
@@ -216,11 +220,9 @@ class Managed:
     def __init__(self, name: str | Path, models: LocalModels) -> None:
         """Raises UsageError or ModelError where there is no such model."""
         self.name, self.models = str(name), models
-        self._context = measure(resolve_model(name), models.device)[2]
-
-    @property
-    def can(self) -> Capabilities:
-        return UNLOADED
+        path = resolve_model(name)
+        self._context = measure(path, models.device)[2]
+        self.can: Capabilities = capabilities(_template(path))
 
     @property
     def context(self) -> int | None:
