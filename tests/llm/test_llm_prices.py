@@ -87,6 +87,7 @@ def test_no_call_costs_more_than_its_bound():
         "openai:nobody",
         "http://127.0.0.1:8000/v1#gpt-4o",
         "nobody:gpt-4o",
+        "ollama:gpt-oss-20b",
         "",
         "openai:",
     ],
@@ -111,6 +112,7 @@ def test_what_the_user_says_goes_first():
     )
     assert own.cost("openai:gpt-4o", Usage(1_000_000, 1_000_000, 500_000)) == pytest.approx(0.5 + 0.25 + 2)
     assert own.cost("http://127.0.0.1:1/v1#mine", Usage(1_000_000, 1_000_000)) == pytest.approx(7)
+    assert own.cost("ollama:mine", Usage(1_000_000, 1_000_000)) == pytest.approx(7)
     assert own.cost("openai:gpt-4o-mini", Usage(1_000_000, 0)) == pytest.approx(0.15)
     with pytest.raises(ConfigError, match="did you mean 'input'"):
         Prices({"mine": {"inputs": 3}})

@@ -212,11 +212,11 @@ def _json(value: Any) -> str:
 
 
 def _bare(name: str) -> str:
-    """openai:NAME and http://host/v1#NAME -> NAME"""
+    """openai:NAME, ollama:NAME and http://host/v1#NAME -> NAME"""
     if name.startswith(("http://", "https://")):
         return name.rpartition("#")[2]
     provider, colon, rest = name.partition(":")
-    return rest if colon and provider in PROVIDERS else name
+    return rest if colon and provider in (*PROVIDERS, "ollama") else name
 
 
 @cache
