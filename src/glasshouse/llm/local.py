@@ -31,6 +31,13 @@ ROWS = 64
 """Texts that are written at once."""
 
 
+def capabilities(chat_template: str | None) -> Capabilities:
+    """Of a model with this template, loaded or not."""
+    return Capabilities(
+        tools=detect_format(chat_template).calls is not None, embeddings=True, counts_tokens=True
+    )
+
+
 class LocalLLM:
     """Replies of a model on this machine. What is asked beside a request cannot change its reply.
 
@@ -38,13 +45,23 @@ class LocalLLM:
     with its reasoning inside. Close it, or use it in a `with` block.
     """
 
-    def __init__(self, model: LanguageModel, name: str = "local", raw: bool = False) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        name: str = "local",
+        raw: bool = False,
+        *,
+        cache_bytes: int | None = None,
+    ) -> None:
+        """`cache_bytes`: ceiling of keys and values; None leaves it to the engine."""
         self.name = name
-        settings = EngineSettings(max_rows=ROWS, queue_limit=2**31, deterministic=True)
+        settings = EngineSettings(
+            max_rows=ROWS, queue_limit=2**31, deterministic=True, cache_bytes=cache_bytes
+        )
         self._engine = Engine(model, settings)
         self._form = detect_format(model.tokenizer.chat_template)
         self._read_as = ReplyFormat(self._form.calls, False) if raw else self._form
-        self.can = Capabilities(tools=self._form.calls is not None, embeddings=True, counts_tokens=True)
+        self.can = capabilities(model.tokenizer.chat_template)
 
     @classmethod
     def load(
