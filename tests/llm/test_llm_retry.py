@@ -364,3 +364,25 @@ def test_notes_of_layers_below_stay(scripted, ask):
     good = replace(Completion("Yes.", "stop"), notes=(Note("fit", "x"),))
     done = run(retrying(scripted([ServerFaultError("no"), good]))[0].complete(ask()))
     assert [note.layer for note in done.notes] == ["fit", "retry"]
+
+
+def test_vectors_and_counts_are_asked_for_again_too(scripted, ask):
+    class Shaky(scripted):
+        async def embed(self, texts):
+            if self.outcomes:
+                raise self.outcomes.pop()
+            return await super().embed(texts)
+
+        async def count_tokens(self, request):
+            if self.outcomes:
+                raise self.outcomes.pop()
+            return await super().count_tokens(request)
+
+    retry, clock = retrying(Shaky([ServerFaultError("no")] * 2))
+    assert run(retry.embed(["abc"])) == [[3.0]]
+    retry.inner.outcomes = [ServerFaultError("no")]
+    assert run(retry.count_tokens(ask("a b"))) == 2
+    assert len(clock.slept) == 3
+    retry.inner.outcomes = [NotAbleError("never")]
+    with pytest.raises(NotAbleError):
+        run(retry.embed(["abc"]))

@@ -105,7 +105,9 @@ class LocalLLM:
         raise NotAbleError("this model is not asked for vectors yet", where=self.name)
 
     async def count_tokens(self, request: Request) -> int:
-        return len(self._prompt(request))
+        """Of the whole prompt, whether or not the context can hold it."""
+        tokenizer = self._engine.model.tokenizer
+        return len(tokenizer.encode_chat(request.messages, add_generation_prompt=True).ids)
 
     async def close(self) -> None:
         self._engine.close()

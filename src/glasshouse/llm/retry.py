@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from glasshouse.core.errors import ConfigError
 from glasshouse.core.seeds import derive
@@ -20,12 +20,17 @@ from glasshouse.llm.layer import Layer, at_once, noted
 from glasshouse.llm.reading import reading
 from glasshouse.llm.spent import Spent
 
+T = TypeVar("T")
+
 Validator = Callable[[Completion], str | None]
 """What is wrong with a reply, as a sentence for whoever writes it anew; None: nothing. May raise
 InvalidOutputError in its place."""
 
 NEVER = (400, 401, 403)
 """Statuses after which the same request fails again, whatever class of error a backend made of them."""
+
+WORDLESS = Request(messages=({"role": "user", "content": ""},), max_new_tokens=1)
+"""Stands for what is asked where no words are: the caps count a token for it."""
 
 SEEDS = 2**31
 """Seeds stay below: the smallest range among the servers we know (llama.cpp's, a signed 32-bit number)."""
@@ -106,6 +111,21 @@ class Retry(Layer):
             except LLMError as error:
                 if begun:
                     raise tries.broken(error, text) from error
+                await tries.failed(error, error)
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        return await self._until_it_passes(WORDLESS, lambda: self.inner.embed(texts))
+
+    async def count_tokens(self, request: Request) -> int:
+        return await self._until_it_passes(request, lambda: self.inner.count_tokens(request))
+
+    async def _until_it_passes(self, request: Request, ask: Callable[[], Awaitable[T]]) -> T:
+        """The same rules for what has neither a reply nor a note."""
+        tries = _Tries(self, request)
+        while True:
+            try:
+                return await ask()
+            except LLMError as error:
                 await tries.failed(error, error)
 
     def wait(self, failures: int, pause: float | None) -> float:
