@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from glasshouse.core.errors import ConfigError
-from glasshouse.core.seeds import derive
 from glasshouse.llm.errors import BrokenStreamError, InvalidOutputError, LLMError
 from glasshouse.llm.interface import LLM, Chunk, Completion, Message, Note, Request
 from glasshouse.llm.layer import Layer, at_once, noted
 from glasshouse.llm.reading import reading
+from glasshouse.llm.reseed import other_seed
 from glasshouse.llm.spent import Spent
 
 T = TypeVar("T")
@@ -31,9 +31,6 @@ NEVER = (400, 401, 403)
 
 WORDLESS = Request(messages=({"role": "user", "content": ""},), max_new_tokens=1)
 """Stands for what is asked where no words are: the caps count a token for it."""
-
-SEEDS = 2**31
-"""Seeds stay below: the smallest range among the servers we know (llama.cpp's, a signed 32-bit number)."""
 
 
 class Retry(Layer):
@@ -224,7 +221,7 @@ class _Tries:
     def _ask_again(self, error: InvalidOutputError, outcome: Completion | LLMError) -> None:
         changes: dict[str, Any] = {"messages": (*self.first.messages, *_correction(error, outcome))}
         if self.first.seed is not None or self.rules.can.seed:
-            changes["seed"] = derive(self.first.seed or 0, "retry", self.tried) % SEEDS
+            changes["seed"] = other_seed(self.first, "retry", self.tried)
         self.request = self.first.model_copy(update=changes)
 
     def _most_tokens(self, error: LLMError) -> int:
