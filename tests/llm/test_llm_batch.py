@@ -24,7 +24,10 @@ async def collect(batch, requests):
 
 def asked(*texts):
     roles = ["system", "user", "assistant"]
-    messages = [{"role": roles[min(n, 1)] if len(texts) > 1 else "user", "content": text} for n, text in enumerate(texts)]
+    messages = [
+        {"role": roles[min(n, 1)] if len(texts) > 1 else "user", "content": text}
+        for n, text in enumerate(texts)
+    ]
     return Request.parse({"messages": messages})
 
 
@@ -211,12 +214,16 @@ def test_the_first_of_a_group_goes_ahead_until_its_first_piece():
     async def go():
         gate = Gate()
         batch = Batch(gate, 8)
-        task = asyncio.create_task(collect(batch, [asked(LONG, f"q{n}") for n in range(4)] + [asked("short", "s")]))
+        task = asyncio.create_task(
+            collect(batch, [asked(LONG, f"q{n}") for n in range(4)] + [asked("short", "s")])
+        )
         await settle()
         assert gate.log == [("stream", "q0"), ("complete", "s")]  # the short one waits for nobody
         gate.pieces["q0"].set_result(None)
         await settle()
-        assert gate.log[2:] == [("complete", f"q{n}") for n in (1, 2, 3)]  # all at once, though q0 is not done
+        assert gate.log[2:] == [
+            ("complete", f"q{n}") for n in (1, 2, 3)
+        ]  # all at once, though q0 is not done
         for name, end in gate.ends.items():
             end.set_result(name)
         assert [outcome.completion.text for outcome in await task] == ["q0", "q1", "q2", "q3", "s"]
@@ -227,7 +234,9 @@ def test_the_first_of_a_group_goes_ahead_until_its_first_piece():
 def test_several_groups_go_ahead_together_and_stay_together():
     async def go():
         gate = Gate()
-        mixed = [asked(prefix, f"{name}{n}") for n in range(3) for prefix, name in ((LONG, "a"), (OTHER, "b"))]
+        mixed = [
+            asked(prefix, f"{name}{n}") for n in range(3) for prefix, name in ((LONG, "a"), (OTHER, "b"))
+        ]
         task = asyncio.create_task(collect(Batch(gate, 2), mixed))
         await settle()
         assert gate.opened() == ["a0", "b0"]
@@ -297,7 +306,11 @@ def test_a_leader_whose_stream_breaks_is_asked_whole_and_both_are_counted(script
 
     llm = Breaking([Completion("Yes.", "stop", Usage(5, 2), cost=1.0)])
     first, second = run(collect(Batch(llm, 2), [asked(LONG, "a"), asked(LONG, "b")]))
-    assert (first.completion.text, first.completion.usage, first.completion.cost) == ("Yes.", Usage(10, 3), 1.5)
+    assert (first.completion.text, first.completion.usage, first.completion.cost) == (
+        "Yes.",
+        Usage(10, 3),
+        1.5,
+    )
     assert second.completion.usage == Usage(5, 2)
     assert len(llm.asked) == 2
 
@@ -324,7 +337,11 @@ def test_equal_requests_and_tools_are_told_apart():
 def test_none_is_lost_or_doubled_whatever_ends_when(seed, number, at_once):
     chance = random.Random(seed)
     requests = [
-        asked(*(["S" * 1100] * chance.randint(0, 2)), *(["D" * 1100 + str(chance.randint(0, 2))] * chance.randint(0, 1)), f"q{n}")
+        asked(
+            *(["S" * 1100] * chance.randint(0, 2)),
+            *(["D" * 1100 + str(chance.randint(0, 2))] * chance.randint(0, 1)),
+            f"q{n}",
+        )
         for n in range(number)
     ]
     answered, open_now, most = Counter(), 0, 0

@@ -150,7 +150,10 @@ def test_an_answer_at_once_is_handed_on_untouched(scripted, ask):
 
 
 def test_a_stream_moves_on_before_its_first_piece_only(scripted, ask):
-    down, half = scripted([ServerFaultError("no", usage=Usage(3, 0))]), scripted([ServerFaultError("no")], begun="Ye")
+    down, half = (
+        scripted([ServerFaultError("no", usage=Usage(3, 0))]),
+        scripted([ServerFaultError("no")], begun="Ye"),
+    )
     pieces = run(read(Fallback([down, scripted(["One two."])]), ask()))
     assert "".join(piece.text for piece in pieces).strip() == "One two."
     assert pieces[-1].completion.usage == Usage(6, 2)
@@ -179,7 +182,12 @@ def test_it_can_what_all_can_and_holds_what_the_smallest_holds(scripted):
     second = scripted(name="b", context=100, can=Capabilities(tools=False, counts_tokens=False))
     both = Fallback([first, second, Alternative(second, changed(seed=1))])
     assert (both.name, both.context) == ("a or b", 100)
-    assert (both.can.tools, both.can.seed, both.can.embeddings, both.can.counts_tokens) == (False, True, True, True)
+    assert (both.can.tools, both.can.seed, both.can.embeddings, both.can.counts_tokens) == (
+        False,
+        True,
+        True,
+        True,
+    )
     assert Fallback([first]).context is None
     run(both.close())
     assert first.closed

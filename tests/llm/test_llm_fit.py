@@ -99,7 +99,10 @@ def test_calls_and_their_results_go_together_within_the_last_turn_too(scripted):
     rounds = [
         message
         for n in range(4)
-        for message in (says("assistant", words(5), tool_calls=[call(f"c{n}")]), says("tool", words(15), tool_call_id=f"c{n}"))
+        for message in (
+            says("assistant", words(5), tool_calls=[call(f"c{n}")]),
+            says("tool", words(15), tool_call_id=f"c{n}"),
+        )
     ]
     old = [says("user", words(10)), says("assistant", words(10))]
     asked = says("user", words(8, "please"))
@@ -114,7 +117,9 @@ def test_a_message_that_is_too_long_alone_loses_its_middle(scripted):
     done = run(Fit(llm).complete(conversation(says("system", "Be brief."), says("user", text))))
     system, user = llm.asked[0].messages
     assert system == says("system", "Be brief.")
-    head, missing, tail = re.fullmatch(r"(.*)\n\n\[… ([\d,]+) characters left out …\]\n\n(.*)", user["content"], re.S).groups()
+    head, missing, tail = re.fullmatch(
+        r"(.*)\n\n\[… ([\d,]+) characters left out …\]\n\n(.*)", user["content"], re.S
+    ).groups()
     assert head.startswith("Paragraph 0 says")
     assert head.endswith(".")
     assert tail.startswith("Paragraph ")
@@ -141,7 +146,9 @@ def test_parts_of_text_are_shortened_and_others_stay(scripted):
 
 def test_what_cannot_fit_is_an_error_that_says_what_to_do(scripted):
     llm = scripted(context=100)
-    with pytest.raises(ContextTooLongError, match=r"need 1\d\d tokens even when shortened, the context holds 100 with 10"):
+    with pytest.raises(
+        ContextTooLongError, match=r"need 1\d\d tokens even when shortened, the context holds 100 with 10"
+    ):
         run(Fit(llm).complete(conversation(says("system", words(100)), says("user", words(500)))))
     assert llm.asked == []
 
@@ -226,16 +233,21 @@ def test_a_stream_is_fitted_and_noted_at_its_end(scripted):
 
 
 def test_a_real_model_is_asked_what_it_holds_and_drops_nothing_itself(random_model):
-    """The engine shortens conversations too, silently: with this layer around it, there is nothing left to drop."""
+    """The engine shortens conversations too, silently: with this layer around it, there is nothing left to
+    drop."""
     tokenizer = Tokenizer.train([], 265)
-    model = LanguageModel(random_model(vocab_size=tokenizer.vocab_size, max_position_embeddings=256), tokenizer)
+    model = LanguageModel(
+        random_model(vocab_size=tokenizer.vocab_size, max_position_embeddings=256), tokenizer
+    )
     with LocalLLM(model) as llm:
         turns = [says(role, f"Turn {n} of many.") for n in range(20) for role in ("user", "assistant")]
         request = conversation(*turns, says("user", "And now?"), max_new_tokens=8)
         done = run(Fit(llm).complete(request))
         details = done.notes[0].details
         assert done.usage.prompt_tokens == details["tokens_after"] <= 248
-        assert details["tokens_before"] == len(tokenizer.encode_chat(request.messages, add_generation_prompt=True).ids)
+        assert details["tokens_before"] == len(
+            tokenizer.encode_chat(request.messages, add_generation_prompt=True).ids
+        )
         one_more = request.messages[len(details["dropped"]) - 2 :]
         assert len(tokenizer.encode_chat(one_more, add_generation_prompt=True).ids) > 248
         done = run(Fit(llm).complete(conversation(says("user", "A long story. " * 100), max_new_tokens=8)))
@@ -264,7 +276,9 @@ def conversations(draw):
 @pytest.mark.parametrize("summarised", [False, True])
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(messages=conversations(), context=st.integers(12, 200), room=st.integers(1, 100), exact=st.booleans())
-def test_it_never_exceeds_and_never_breaks_what_belongs_together(scripted, summarised, messages, context, room, exact):
+def test_it_never_exceeds_and_never_breaks_what_belongs_together(
+    scripted, summarised, messages, context, room, exact
+):
     context = context if exact else context * 8 + 200
     llm = scripted(context=context, can=Capabilities(counts_tokens=exact))
     writer = scripted(["They said this and that."]) if summarised else None
@@ -274,7 +288,9 @@ def test_it_never_exceeds_and_never_breaks_what_belongs_together(scripted, summa
     try:
         done = run(Fit(llm, summariser=writer, summary_tokens=8).complete(request))
     except ContextTooLongError:
-        newest = [place for place, message in enumerate(messages) if place > last and message["role"] == "assistant"]
+        newest = [
+            place for place, message in enumerate(messages) if place > last and message["role"] == "assistant"
+        ]
         stays = [*system, messages[last], *(messages[newest[-1] :] if newest else [])]
         least = run(llm.count_tokens(request.model_copy(update={"messages": tuple(stays)})))
         assert not exact or least > context - min(room, context // 2)

@@ -57,7 +57,15 @@ async def read(llm, request):
 
 
 @pytest.mark.parametrize(
-    "error", [RateLimitedError, ServerFaultError, TimedOutError, UnreachableError, BrokenStreamError, GarbledReplyError]
+    "error",
+    [
+        RateLimitedError,
+        ServerFaultError,
+        TimedOutError,
+        UnreachableError,
+        BrokenStreamError,
+        GarbledReplyError,
+    ],
 )
 def test_what_may_pass_is_asked_again(scripted, ask, error):
     llm = scripted([error("no"), error("no"), "Yes."])
@@ -119,7 +127,9 @@ def test_a_wait_lies_between_the_pause_asked_for_and_the_longest(failures, pause
 def test_full_jitter_is_uniform(scripted):
     retry = Retry(scripted(), first_wait=4, longest_wait=4)
     waits = sorted(retry.wait(1, None) for _ in range(4000))
-    assert max(abs(wait - 4 * place / 4000) for place, wait in enumerate(waits)) < 4 * 0.04  # Kolmogorov: p < 1e-5
+    assert (
+        max(abs(wait - 4 * place / 4000) for place, wait in enumerate(waits)) < 4 * 0.04
+    )  # Kolmogorov: p < 1e-5
 
 
 def test_retry_after_is_waited_for(scripted, ask):
@@ -133,7 +143,9 @@ def test_retry_after_is_waited_for(scripted, ask):
 def test_no_try_begins_after_the_time_allowed(scripted, ask):
     llm = scripted([RateLimitedError("slow", retry_after=4.0)])
     retry, clock = retrying(llm, tries=100, seconds=10.0, first_wait=0)
-    with pytest.raises(RateLimitedError, match=r"given up after 3 tries: the next would begin after the 10 s"):
+    with pytest.raises(
+        RateLimitedError, match=r"given up after 3 tries: the next would begin after the 10 s"
+    ):
         run(retry.complete(ask()))
     assert (len(llm.asked), clock.slept) == (3, [4.0, 4.0])
 

@@ -69,7 +69,10 @@ def test_usage_and_cost_are_sums(scripted, ask):
 def test_numbers_at_the_end_are_compared_as_numbers(scripted, ask):
     llm = scripted(["So 3 + 4 = 7.0", "I say 8", "The answer is 7.", "1,234 no", "7"])
     done = run(Vote(llm, answer=last_number).complete(ask()))
-    assert (done.text, done.notes[0].details["shares"]) == ("So 3 + 4 = 7.0", {"": {"7": 0.6, "8": 0.2, "1234": 0.2}})
+    assert (done.text, done.notes[0].details["shares"]) == (
+        "So 3 + 4 = 7.0",
+        {"": {"7": 0.6, "8": 0.2, "1234": 0.2}},
+    )
     assert last_number(Completion("none", "stop")) is None
     assert last_number(Completion("-1,234.5!", "stop")) == -1234.5
 
@@ -126,7 +129,9 @@ def test_what_is_no_json_has_no_vote_on_json(scripted, ask):
 def test_tools_are_voted_on_by_name_and_arguments(scripted, ask):
     def calling(number, arguments):
         function = {"name": "add", "arguments": arguments}
-        return Completion("", "tool_calls", tool_calls=({"id": f"c{number}", "type": "function", "function": function},))
+        return Completion(
+            "", "tool_calls", tool_calls=({"id": f"c{number}", "type": "function", "function": function},)
+        )
 
     samples = [calling(0, '{"a": 1}'), calling(1, '{"a": 2, "b": 1}'), calling(2, '{"b": 1,"a":2}')]
     done = run(Vote(scripted(samples), 3).complete(ask()))
@@ -134,7 +139,12 @@ def test_tools_are_voted_on_by_name_and_arguments(scripted, ask):
 
 
 def test_a_sample_that_fails_has_no_vote_and_is_told(scripted, ask):
-    llm = scripted([ServerFaultError("down", usage=Usage(5, 0), cost=0.5), Completion("Yes.", "stop", Usage(5, 1), cost=1.0)])
+    llm = scripted(
+        [
+            ServerFaultError("down", usage=Usage(5, 0), cost=0.5),
+            Completion("Yes.", "stop", Usage(5, 1), cost=1.0),
+        ]
+    )
     done = run(Vote(llm, 3).complete(ask()))
     assert (done.text, done.usage, done.cost, len(llm.asked)) == ("Yes.", Usage(15, 2), 2.5, 3)
     assert done.notes[0].details["failed"] == ("down",)
@@ -207,7 +217,10 @@ def test_numbers_are_equal_as_numbers_and_truth_is_none():
 
 
 values = st.integers(0, 2) | st.lists(st.integers(0, 2), max_size=2)
-answers = st.dictionaries(st.sampled_from("ab"), values | st.dictionaries(st.just("c"), values), max_size=2) | values
+answers = (
+    st.dictionaries(st.sampled_from("ab"), values | st.dictionaries(st.just("c"), values), max_size=2)
+    | values
+)
 
 
 @given(st.lists(answers, min_size=1, max_size=4), st.integers(0, 3), st.data())
@@ -234,7 +247,7 @@ def test_plain_answers_are_counted_as_python_counts_them(answered):
     assert vote(answered).winner == Counter(answered).most_common(1)[0][0]
 
 
-@pytest.mark.parametrize(("first", "left"), [(a, b) for a in range(1, 5) for b in range(0, 5)])
+@pytest.mark.parametrize(("first", "left"), [(a, b) for a in range(1, 5) for b in range(5)])
 def test_still_is_the_least_that_could_decide(first, left):
     """By brute force over two values: fewer can never make it certain, as many can."""
     for split in itertools.product([0, 1], repeat=first):
@@ -262,7 +275,10 @@ def test_more_samples_raise_the_chance_of_the_right_answer(scripted, ask):
         return sum([(await layer.complete(ask())).text == "right" for _ in range(rounds)]) / rounds
 
     for samples in (3, 7):
-        exact = sum(math.comb(samples, k) * 0.6**k * 0.4 ** (samples - k) for k in range(samples // 2 + 1, samples + 1))
+        exact = sum(
+            math.comb(samples, k) * 0.6**k * 0.4 ** (samples - k)
+            for k in range(samples // 2 + 1, samples + 1)
+        )
         assert run(score(samples)) == pytest.approx(exact, abs=0.045)
 
 

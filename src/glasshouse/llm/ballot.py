@@ -27,7 +27,8 @@ OBJECT, LIST = "(object)", "(list)"
 
 @dataclass
 class Ballot:
-    """`winner`, and for each field (dotted path; "" for a whole answer) the share of the answers behind each value.
+    """`winner`, and for each field (dotted path; "" for a whole answer) the share of the answers behind
+    each value.
 
     `still`: so many more answers, at least, before nothing that `left` more could say changes the winner.
     """
@@ -38,8 +39,8 @@ class Ballot:
 
 
 def vote(answers: Sequence[Any], weights: Sequence[float] | None = None, left: int = 0) -> Ballot:
-    """Counts one answer or more. Equally many votes are decided by the heaviest voter (a log-probability, say), else
-    by who came first."""
+    """Counts one answer or more. Equally many votes are decided by the heaviest voter (a log-probability,
+    say), else by who came first."""
     ballot = Ballot(None)
     ballot.winner = _decide(list(answers), list(weights or [0.0] * len(answers)), left, "", ballot)
     return ballot
@@ -66,7 +67,9 @@ def _decide(answers: list[Any], weights: list[float], left: int, path: str, ball
     return _decide_object([answers[at] for at in chosen], [weights[at] for at in chosen], left, path, ballot)
 
 
-def _decide_object(answers: list[Any], weights: list[float], left: int, path: str, ballot: Ballot) -> dict[str, Any]:
+def _decide_object(
+    answers: list[Any], weights: list[float], left: int, path: str, ballot: Ballot
+) -> dict[str, Any]:
     decided = {}
     for key in dict.fromkeys(key for answer in answers for key in answer):
         values = [answer.get(key, ABSENT) for answer in answers]
@@ -101,7 +104,8 @@ def _plurality(keys: list[str], weights: list[float]) -> str:
 
 
 def _still(keys: list[str], left: int) -> int:
-    """Answers after which the leader, if all were its own, could not be caught by those that are left then."""
+    """Answers after which the leader, if all were its own, could not be caught by those that are left
+    then."""
     first, second = (*sorted(_counts(keys).values(), reverse=True), 0)[:2]
     if first > second + left:
         return 0

@@ -1,4 +1,5 @@
-"""Many conversations over one model: so many at once, in fair order, those with a common beginning together."""
+"""Many conversations over one model: so many at once, in fair order, those with a common beginning
+together."""
 
 from __future__ import annotations
 
@@ -15,11 +16,13 @@ from glasshouse.llm.reading import reading
 from glasshouse.llm.spent import Spent
 
 PREFIX_CHARACTERS = 1024
-"""Of a common beginning that is worth waiting for: some 256 tokens of English. Providers cache from 1,024 tokens
-on (OpenAI, Anthropic), engines like ours and vLLM from 16; a wait costs the time to one first piece."""
+"""Of a common beginning that is worth waiting for: some 256 tokens of English. Providers cache from 1,024
+tokens on (OpenAI, Anthropic), engines like ours and vLLM from 16; a wait costs the time to one first
+piece."""
 
 AHEAD = 16
-"""Requests read ahead of the oldest unfinished one, for each place in the batch: among them groups are found."""
+"""Requests read ahead of the oldest unfinished one, for each place in the batch: among them groups are
+found."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Outcome:
 class Batch(Layer):
     """At most `at_once` calls are open; the others wait in the order in which they came.
 
-    Outermost, `complete_many` asks for a whole file; innermost, it keeps a server from more than it can serve,
-    and no call holds its place while Retry waits.
+    Outermost, `complete_many` asks for a whole file; innermost, it keeps a server from more than it can
+    serve, and no call holds its place while Retry waits.
     """
 
     def __init__(self, inner: LLM, at_once: int = 8, *, prefix_characters: int = PREFIX_CHARACTERS) -> None:
@@ -61,11 +64,11 @@ class Batch(Layer):
     async def complete_many(self, requests: Iterable[Request]) -> AsyncIterator[Outcome]:
         """Outcomes in the order of the requests, each as soon as it and all before it have ended.
 
-        A failure stands in its place and stops nothing. Of a long iterable no more is read than `at_once` · 16
-        requests ahead of the oldest outcome that was not handed on yet. Where several of those begin with
-        the same messages, of `prefix_characters` or more, one goes ahead, and the rest follow when its first
-        piece came: then the beginning is in the provider's or the engine's prefix cache. Whoever stops
-        reading cancels what is open. What the iterable raises is raised after the outcomes before it.
+        A failure stands in its place and stops nothing. Of a long iterable no more is read than `at_once` ·
+        16 requests ahead of the oldest outcome that was not handed on yet. Where several of those begin
+        with the same messages, of `prefix_characters` or more, one goes ahead, and the rest follow when its
+        first piece came: then the beginning is in the provider's or the engine's prefix cache. Whoever
+        stops reading cancels what is open. What the iterable raises is raised after the outcomes before it.
         """
         queue = _Queue(self, iter(requests))
         try:
@@ -82,7 +85,8 @@ class Batch(Layer):
             raise queue.broken
 
     def _place(self) -> asyncio.Semaphore:
-        """The semaphore of the running loop: one belongs to the loop in which somebody first waited for it."""
+        """The semaphore of the running loop: one belongs to the loop in which somebody first waited for
+        it."""
         loop = asyncio.get_running_loop()
         if self._places is None or self._places[0] is not loop:
             self._places = loop, asyncio.Semaphore(self.at_once)
@@ -204,7 +208,8 @@ class _Queue:
                     del self.prefixes[key]
 
     async def _lead(self, asked: _Asked) -> Completion:
-        """Streamed, to see the first piece; whole where the stream broke after it, as no layer could mend that."""
+        """Streamed, to see the first piece; whole where the stream broke after it, as no layer could mend
+        that."""
         spent, begun = Spent(), False
         try:
             async with reading(self.batch, asked.request) as chunks:
@@ -231,8 +236,8 @@ class _Queue:
 
 
 def _prefixes(request: Request, characters: int) -> Iterator[int]:
-    """A number for each beginning that is long enough, the shortest first. Two beginnings with one number would
-    only wait for each other in vain."""
+    """A number for each beginning that is long enough, the shortest first. Two beginnings with one number
+    would only wait for each other in vain."""
     key = hash((repr(request.tools) if request.tools else "", request.tool_choice))
     length = 0
     for message in request.messages:

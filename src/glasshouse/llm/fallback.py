@@ -1,4 +1,5 @@
-"""Another way to an answer where the first gives none: other models, other sampling, other prompts, in order."""
+"""Another way to an answer where the first gives none: other models, other sampling, other prompts, in
+order."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Alternative:
 
 
 def changed(**settings: Any) -> Change:
-    """The request with other settings: `changed(temperature=1.0, seed=3)`. Raises ConfigError for unknown ones."""
+    """The request with other settings: `changed(temperature=1.0, seed=3)`. Raises ConfigError for unknown
+    ones."""
     probe = Request.parse({"messages": [{"role": "user", "content": ""}], **settings}, "changed()")
     update = {name: getattr(probe, name) for name in settings}
     return lambda request: request.model_copy(update=update)
@@ -70,7 +72,9 @@ class Fallback(Layer):
     @property
     def can(self) -> Capabilities:
         all_can = [llm.can for llm in self.models]
-        shared = {field.name: all(getattr(can, field.name) for can in all_can) for field in fields(Capabilities)}
+        shared = {
+            field.name: all(getattr(can, field.name) for can in all_can) for field in fields(Capabilities)
+        }
         first = all_can[0]
         return Capabilities(**shared | {"embeddings": first.embeddings, "counts_tokens": first.counts_tokens})
 

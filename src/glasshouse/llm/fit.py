@@ -1,9 +1,9 @@
 """Makes a conversation fit in the model's context, and always says what it did to it.
 
-System messages and the last turn stay. The oldest turns go first, a question with its answers and its tools;
-then the oldest rounds of tools within the last turn, a call with its results; then the longest messages of what
-must stay, except for system messages, lose their middle. A summary, written by any model, may stand for the
-turns that went.
+System messages and the last turn stay. The oldest turns go first, a question with its answers and its
+tools; then the oldest rounds of tools within the last turn, a call with its results; then the longest
+messages of what must stay, except for system messages, lose their middle. A summary, written by any model,
+may stand for the turns that went.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from glasshouse.llm.shorten import shorten
 from glasshouse.llm.spent import Spent
 
 TEMPLATE_TOKENS = 64
-"""That a chat template adds to a whole prompt at most (Qwen2.5's own system prompt is about 20): an assumption."""
+"""That a chat template adds to a whole prompt at most (Qwen2.5's own system prompt is about 20): an
+assumption."""
 
 MESSAGE_TOKENS = 16
 """That it adds to a message: its role between special tokens, and line breaks. An assumption."""
@@ -38,7 +39,8 @@ MIN_CHARACTERS = 64
 """Of a message that loses its middle. Less tells a model nothing, and an error tells the user more."""
 
 FINE = 64
-"""A cut is looked for up to one part in so many of the message: that many counts fewer, that little less kept."""
+"""A cut is looked for up to one part in so many of the message: that many counts fewer, that little less
+kept."""
 
 SUMMARY = (
     "Summarise the following part of a conversation for someone who has to continue it. Keep names, numbers, "
@@ -47,17 +49,18 @@ SUMMARY = (
 
 
 class Fit(Layer):
-    """Cuts what the context (the model's own, or `context` tokens) cannot hold; nothing where neither is known.
+    """Cuts what the context (the model's own, or `context` tokens) cannot hold; nothing where neither is
+    known.
 
     Room for the reply, `max_new_tokens`, is kept free, but never more than half of the context; where that
-    is less than was asked for, the reply's limit is lowered. Tokens are counted by the model where it counts
-    exactly; else they are estimated from above by bytes, `bytes_per_token` at least to each (1 is certain for
-    every text; 3 holds for English and large vocabularies), and the note says so. Nothing is counted where
-    even one token a byte would fit.
+    is less than was asked for, the reply's limit is lowered. Tokens are counted by the model where it
+    counts exactly; else they are estimated from above by bytes, `bytes_per_token` at least to each (1 is
+    certain for every text; 3 holds for English and large vocabularies), and the note says so. Nothing is
+    counted where even one token a byte would fit.
 
-    `summariser` writes what replaces turns that went, in at most `summary_tokens`: put a Cache around it where
-    conversations grow, as every call summarises anew. Its usage and cost are added to the reply's. Where
-    it fails, the turns go without a summary, and the note says so.
+    `summariser` writes what replaces turns that went, in at most `summary_tokens`: put a Cache around it
+    where conversations grow, as every call summarises anew. Its usage and cost are added to the reply's.
+    Where it fails, the turns go without a summary, and the note says so.
 
     Raises ContextTooLongError where even the last turn's shortest form cannot fit.
     """
@@ -72,7 +75,9 @@ class Fit(Layer):
         summary_tokens: int = 256,
     ) -> None:
         if bytes_per_token < 1:
-            raise ConfigError(f"a token has one byte or more, got bytes_per_token={bytes_per_token}", where="Fit")
+            raise ConfigError(
+                f"a token has one byte or more, got bytes_per_token={bytes_per_token}", where="Fit"
+            )
         super().__init__(inner)
         self._context, self.bytes_per_token = context, bytes_per_token
         self.summariser, self.summary_tokens = summariser, summary_tokens
@@ -150,7 +155,9 @@ class Fit(Layer):
             after, kept = await self._shorten(fitted, kept, limit, after, count)
         fitted.request, fitted.after = fitted.with_messages([message for _, message in kept]), after
         if self.summariser is not None and dropped:
-            await self._summarise(self.summariser, fitted, [messages[place] for place in dropped], limit, count)
+            await self._summarise(
+                self.summariser, fitted, [messages[place] for place in dropped], limit, count
+            )
 
     async def _shorten(
         self, fitted: _Fitted, kept: list[_Placed], limit: int, after: int, count: _Count
@@ -274,7 +281,9 @@ class _Fitted:
         about = "" if self.exact else "by an estimate from above, "
         done = [f"{about}{self.before} tokens became {self.after}, for a context of {self.context}"]
         if self.dropped:
-            done.append(f"{len(self.dropped)} of {len(self.came.messages)} messages, the oldest, were left out")
+            done.append(
+                f"{len(self.dropped)} of {len(self.came.messages)} messages, the oldest, were left out"
+            )
         for place, characters in self.shortened.items():
             done.append(f"message {place + 1} lost {characters:,} characters of its middle")
         if self.summary is not None:
@@ -325,7 +334,9 @@ def _without(messages: Sequence[Message], units: Sequence[Sequence[int]]) -> lis
 def _with_summary(messages: Sequence[Message], gone: int, summary: str) -> list[Message]:
     """In the first message that is not the system's, where that is a user's; else in a user's of its own."""
     frame = f"[Summary of {gone} earlier messages: {summary}]"
-    first = next(place for place, message in enumerate(messages) if message["role"] not in ("system", "developer"))
+    first = next(
+        place for place, message in enumerate(messages) if message["role"] not in ("system", "developer")
+    )
     message = messages[first]
     if message["role"] != "user":
         return [*messages[:first], {"role": "user", "content": frame}, *messages[first:]]

@@ -1,7 +1,7 @@
 """Asks again: after a failure that may pass, and after a reply that does not hold.
 
-The loop is our own, because stamina's (and tenacity's below it) sees only exceptions: it can change no request
-between tries, count no tokens, and its jitter is added to the wait in place of spreading it.
+The loop is our own, because stamina's (and tenacity's below it) sees only exceptions: it can change no
+request between tries, count no tokens, and its jitter is added to the wait in place of spreading it.
 """
 
 from __future__ import annotations
@@ -36,20 +36,21 @@ WORDLESS = Request(messages=({"role": "user", "content": ""},), max_new_tokens=1
 class Retry(Layer):
     """Up to `tries` tries in all, the first one included.
 
-    A `retryable` error is followed by a wait of random length between 0 and min(longest_wait, first_wait · 2^n)
-    seconds ("full jitter": Brooker, "Exponential backoff and jitter", AWS 2015). Where the server asked for
-    a pause (Retry-After), that pause, at most `longest_pause`, comes before it.
+    A `retryable` error is followed by a wait of random length between 0 and min(longest_wait, first_wait ·
+    2^n) seconds ("full jitter": Brooker, "Exponential backoff and jitter", AWS 2015). Where the server
+    asked for a pause (Retry-After), that pause, at most `longest_pause`, comes before it.
 
     A reply that `validate` finds wrong, and InvalidOutputError from below, is followed at once by the same
-    conversation with the reply, the problem and another seed. Only the newest wrong reply is shown, so that a
-    prompt does not grow with every try.
+    conversation with the reply, the problem and another seed. Only the newest wrong reply is shown, so that
+    a prompt does not grow with every try.
 
-    Neither begins once `seconds` since the first try would have passed (a try that is under way ends by
-    its backend's own timeout), nor where it might need more than what is left of `tokens`: prompt and reply
-    of all tries together, failed and wrong ones included, as far as backends tell.
+    Neither begins once `seconds` since the first try would have passed (a try that is under way ends by its
+    backend's own timeout), nor where it might need more than what is left of `tokens`: prompt and reply of
+    all tries together, failed and wrong ones included, as far as backends tell.
 
-    The reply's usage and cost are those of all tries; so are the last error's. A stream is asked for again only
-    before its first piece went out; later it ends with BrokenStreamError. With `validate` a stream is one piece.
+    The reply's usage and cost are those of all tries; so are the last error's. A stream is asked for again
+    only before its first piece went out; later it ends with BrokenStreamError. With `validate` a stream is
+    one piece.
     """
 
     def __init__(
@@ -126,7 +127,8 @@ class Retry(Layer):
                 await tries.failed(error, error)
 
     def wait(self, failures: int, pause: float | None) -> float:
-        """Seconds to wait after so many failures (from 1), where the server asked for `pause` or for nothing."""
+        """Seconds to wait after so many failures (from 1), where the server asked for `pause` or for
+        nothing."""
         # beyond 2^60 nothing changes but the number of digits
         longest = min(self.longest_wait, self.first_wait * 2 ** min(failures - 1, 60))
         return min(max(pause or 0.0, 0.0), self.longest_pause) + self.chance() * longest

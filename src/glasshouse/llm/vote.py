@@ -1,4 +1,5 @@
-"""Self-consistency: several samples, and the answer that most of them reach (Wang et al., arXiv:2203.11171)."""
+"""Self-consistency: several samples, and the answer that most of them reach (Wang et al.,
+arXiv:2203.11171)."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from glasshouse.llm.reseed import other_seed
 from glasshouse.llm.spent import Spent
 
 Extractor = Callable[[Completion], Any]
-"""The answer in a reply: a text or number, or what JSON can hold, which is voted on field by field. None: there is
-none, and the reply has no vote."""
+"""The answer in a reply: a text or number, or what JSON can hold, which is voted on field by field. None:
+there is none, and the reply has no vote."""
 
 
 def said(completion: Completion) -> Any:
@@ -53,17 +54,17 @@ class Vote(Layer):
     temperature, or `temperature` where it has none or 0.
 
     `answer` finds the answer in a reply: by default its JSON where the request has a schema, else what it
-    `said`. Plain answers are decided by plurality, objects key by key
-    (ballot.py). Equally many votes are decided by the mean log-probability of the voters' tokens where all
-    replies tell it (ask with `logprobs=0`), else by who came first.
+    `said`. Plain answers are decided by plurality, objects key by key (ballot.py). Equally many votes are
+    decided by the mean log-probability of the voters' tokens where all replies tell it (ask with
+    `logprobs=0`), else by who came first.
 
     As many are asked at once as the decision needs at least if all agree; more only while it is open, so
-    that none is paid for in vain. A sample that fails, refuses or has no answer has no vote, and where
-    none has one, the first refusal or reply is handed on, or the last error raised. An answer put together from
+    that none is paid for in vain. A sample that fails, refuses or has no answer has no vote, and where none
+    has one, the first refusal or reply is handed on, or the last error raised. An answer put together from
     several samples that breaks the request's `output_schema` gives way to the sample nearest to it.
 
-    The reply is the first, or likeliest, that gave the answer, with usage and cost of all; its note tells the
-    shares. A stream is one piece.
+    The reply is the first, or likeliest, that gave the answer, with usage and cost of all; its note tells
+    the shares. A stream is one piece.
     """
 
     def __init__(
@@ -136,7 +137,9 @@ class _Poll:
         """The reply; raises the last error where there is none."""
         if not self.voters and not self.silent:
             last = self.errors[-1]
-            raise self.spent.error(last, f"{last.what.rstrip('.')}; none of {self.asked} samples came") from last
+            raise self.spent.error(
+                last, f"{last.what.rstrip('.')}; none of {self.asked} samples came"
+            ) from last
         if not self.voters:
             first = next((each for each in self.silent if each.finish == "refusal"), self.silent[0])
             return self._noted(first, "no sample had an answer", {}, None)
