@@ -267,7 +267,7 @@ def test_the_longest_common_beginning_decides():
         gate.pieces["d0"].set_result(None)
         await settle()
         assert sorted(gate.opened()[1:]) == ["d1", "q0", "t0"]  # t1 waits for t0, which leads the tract
-        assert dict((key, kind) for kind, key in gate.log)["t0"] == "stream"
+        assert {key: kind for kind, key in gate.log}["t0"] == "stream"
         gate.pieces["t0"].set_result(None)
         await settle()
         assert gate.opened()[-1] == "t1"

@@ -66,7 +66,7 @@ def test_what_the_same_model_is_asked_again_with_a_change(scripted, ask, error):
     llm = scripted([error("no"), "Yes."])
     fallback = Fallback([llm, Alternative(change=changed(temperature=1.0, seed=3))])
     if error in (NotAllowedError, BadRequestError):
-        with pytest.raises(error, match="^no$"):
+        with pytest.raises(error, match=r"^no$"):
             run(fallback.complete(ask()))
         assert len(llm.asked) == 1
     else:

@@ -219,7 +219,7 @@ def test_the_cost_of_a_summary_is_added(scripted):
     done = run(Fit(llm, summariser=writer).complete(conversation(*turns, says("user", words(20)))))
     assert (done.cost, done.usage) == (1.5, Usage(3, 3))
     broken = scripted([ServerFaultError("down", cost=0.25)], context=300)
-    with pytest.raises(ServerFaultError, match="^down$") as caught:
+    with pytest.raises(ServerFaultError, match=r"^down$") as caught:
         run(Fit(broken, summariser=writer).complete(conversation(*turns, says("user", words(20)))))
     assert caught.value.cost == 0.75
 

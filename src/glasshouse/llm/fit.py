@@ -170,7 +170,9 @@ class Fit(Layer):
             if message["role"] in ("system", "developer") or len(text) <= MIN_CHARACTERS:
                 continue
 
-            async def tokens(characters: int, at: int = at, text: str = text) -> tuple[int, list[_Placed]]:
+            async def tokens(
+                characters: int, kept: list[_Placed] = kept, at: int = at, text: str = text
+            ) -> tuple[int, list[_Placed]]:
                 place, message = kept[at]
                 changed = [*kept]
                 changed[at] = (place, _with_text(message, shorten(text, characters)))
@@ -192,8 +194,8 @@ class Fit(Layer):
             if after <= limit:
                 return after, kept
         raise ContextTooLongError(
-            f"the system messages and the last turn need {after} tokens even when shortened, the context holds "
-            f"{fitted.context} with {fitted.context - limit} kept for the reply",
+            f"the system messages and the last turn need {after} tokens even when shortened, the context "
+            f"holds {fitted.context} with {fitted.context - limit} kept for the reply",
             where=self.name,
             fix="shorten the messages, leave out tools, or ask a model with a longer context",
         )
@@ -209,14 +211,17 @@ class Fit(Layer):
         and words of users never become the system's."""
         tokens = max(self._summary_room(limit) - 2 * MESSAGE_TOKENS, 1)
         talk = "\n\n".join(f"{message['role']}: {_told(message)}" for message in gone)
-        asked = Request(
-            messages=(
-                {"role": "system", "content": SUMMARY.format(words=max(tokens * 3 // 5, 1))},
-                {"role": "user", "content": talk},
-            ),
-            max_new_tokens=tokens,
-            temperature=0.0,
-            labels=fitted.request.labels,
+        words = max(tokens * 3 // 5, 1)  # of English: an assumption, and the limit cuts what is longer
+        asked = Request.parse(
+            {
+                "messages": (
+                    {"role": "system", "content": SUMMARY.format(words=words)},
+                    {"role": "user", "content": talk},
+                ),
+                "max_new_tokens": tokens,
+                "temperature": 0.0,
+                "labels": fitted.request.labels,
+            }
         )
         try:  # what was too long here may be too long there
             written = await Fit(summariser, bytes_per_token=self.bytes_per_token).complete(asked)

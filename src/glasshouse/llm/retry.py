@@ -29,7 +29,7 @@ InvalidOutputError in its place."""
 NEVER = (400, 401, 403)
 """Statuses after which the same request fails again, whatever class of error a backend made of them."""
 
-WORDLESS = Request(messages=({"role": "user", "content": ""},), max_new_tokens=1)
+WORDLESS = Request.parse({"messages": [{"role": "user", "content": ""}], "max_new_tokens": 1})
 """Stands for what is asked where no words are: the caps count a token for it."""
 
 
@@ -193,8 +193,8 @@ class _Tries:
         if invalid:
             self._ask_again(error, outcome)
         if rules.tokens is not None and self.spent.tokens + self._most_tokens(error) > rules.tokens:
-            why = f"{self.spent.tokens} of {rules.tokens} tokens are used, the next might need more than the rest"
-            raise self._last(error, why) from error
+            used = f"{self.spent.tokens} of {rules.tokens} tokens are used"
+            raise self._last(error, f"{used}, the next might need more than the rest") from error
         if not invalid:
             self.waits.append(wait)
             await rules.sleep(wait)
@@ -237,7 +237,8 @@ class _Tries:
 
 def _correction(error: InvalidOutputError, outcome: Completion | LLMError) -> list[Message]:
     """The wrong reply and what is wrong with it. A called tool is answered by a tool's message."""
-    say = f"That reply cannot be used: {error.problem.rstrip('.')}. Write the whole reply again without this mistake."
+    problem = error.problem.rstrip(".")
+    say = f"That reply cannot be used: {problem}. Write the whole reply again without this mistake."
     calls = outcome.tool_calls if isinstance(outcome, Completion) else ()
     if calls:
         reply = {"role": "assistant", "content": error.text, "tool_calls": list(calls)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 PAUSES = (r"\n\s*\n", r"(?<=[.!?…])[\"')\]]*\s+|(?<=[。！？])|\n", r"\s+")
-"""Between paragraphs, between sentences or lines, between words: the first kind that is near enough is taken."""
+"""Between paragraphs, sentences or lines, words: the first kind that is near enough is taken."""
 
 NEAR = 3
 """A pause is near where it costs at most one part in so many of what a side may keep: an assumption."""
@@ -17,7 +17,8 @@ def shorten(text: str, characters: int) -> str:
         return text
     head = _until_pause(text, characters // 2)
     tail = _from_pause(text, len(text) - (characters - characters // 2))
-    return f"{text[:head].rstrip()}\n\n[… {tail - head:,} characters left out …]\n\n{text[tail:].lstrip()}".strip()
+    marker = f"[… {tail - head:,} characters left out …]"
+    return f"{text[:head].rstrip()}\n\n{marker}\n\n{text[tail:].lstrip()}".strip()
 
 
 def _until_pause(text: str, end: int) -> int:
