@@ -161,7 +161,6 @@ class Wire:
         self.open = self.most_at_once = 0
         self._scripts: dict[str | None, list[Step | Callable[[Asked], Step]]] = {None: [Reply()]}
         self._loop = asyncio.new_event_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
         self._thread.start()
@@ -180,8 +179,9 @@ class Wire:
         return [asked for asked in self.asked if asked.path in CHATS]
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
 
     def _run(self, started: threading.Event) -> None:
         loop = self._loop
@@ -258,7 +258,7 @@ async def _send_part(writer: asyncio.StreamWriter, body: bytes, how: str) -> boo
     _head(writer, 200, {"content-type": "application/json"}, promised)
     writer.write(cut)
     await writer.drain()
-    return False
+    return how != "broken"
 
 
 async def _send_stream(writer: asyncio.StreamWriter, asked: Asked, reply: Reply) -> bool:

@@ -71,7 +71,8 @@ class AnthropicLLM(Remote[AsyncAnthropic]):
         self._thoughts: OrderedDict[str, list[Block]] = OrderedDict()
         self._gone: set[str] = set()
         self.can = Capabilities(
-            **dict.fromkeys(NEVER, False), counts_tokens=True  # pyright: ignore[reportArgumentType]
+            **dict.fromkeys(NEVER, False),
+            counts_tokens=True,  # pyright: ignore[reportArgumentType]
         )
 
     async def complete(self, request: Request) -> Completion:

@@ -18,10 +18,10 @@ _DATA_URL = re.compile(r"data:([\w/+.-]+);base64,(.*)", re.DOTALL)
 def translated(
     messages: Sequence[Message], where: str, thoughts: Callable[[str], Sequence[Block]]
 ) -> tuple[str, list[Message]]:
-    """(the system prompt, the turns). System messages are lifted out of the conversation, wherever they stand.
+    """(the system prompt, the turns). System messages are lifted out, wherever they stand.
 
-    Results of tools become blocks of one user's turn, with what the user says next. `thoughts` gives the thinking
-    blocks that came with a tool call, by its id: they must go back with it. Raises BadRequestError.
+    Results of tools become blocks of one user's turn, with what the user says next. `thoughts` gives the
+    thinking blocks that came with a tool call, by its id: they must go back with it. Raises BadRequestError.
     """
     system: list[str] = []
     turns: list[Message] = []

@@ -61,14 +61,14 @@ class Counter:
         import tiktoken
 
         if request.tools or request.output_schema:
-            raise self._unable("how OpenAI writes tools and schemas into a prompt is not published")
+            raise self._unable("how OpenAI writes tools and schemas is not published")
         encoding = tiktoken.get_encoding(str(self._encoding))
         total = _REPLY
         for message in request.messages:
             total += _MESSAGE + ("name" in message)
             for value in (message["role"], message.get("content") or "", message.get("name", "")):
                 if not isinstance(value, str) or "tool_calls" in message:
-                    raise self._unable("how OpenAI writes images and tool calls into a prompt is not published")
+                    raise self._unable("how OpenAI writes images and tool calls is not published")
                 total += len(encoding.encode(value, disallowed_special=()))
         return total
 

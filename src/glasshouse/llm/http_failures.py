@@ -51,10 +51,10 @@ _STATUS_OF = {  # of a failure that is told in the middle of a stream, where the
 def explain(
     error: Exception, where: str, secrets: Iterable[str] = (), text: str = "", begun: bool = False
 ) -> LLMError | None:
-    """The error of our family that says what an SDK's or the client's means; our own are returned as they are.
+    """The error of our family that says what an SDK's or the client's means; our own come back as they are.
 
-    None: it is of another kind, a mistake in a program and not in a call. `begun`: the reply's stream was open,
-    and `text` of it had come. `secrets` are taken out of every message.
+    None: it is of another kind, a mistake in a program and not in a call. `begun`: the reply's stream was
+    open, and `text` of it had come. `secrets` are taken out of every message.
     """
     if isinstance(error, LLMError):
         return error
@@ -98,7 +98,7 @@ def from_answer(
     secrets: Iterable[str] = (),
     told_late: bool = False,
 ) -> LLMError:
-    """An answer of status 400 and above; `told_late`: an error event in a stream, whose body names its kind."""
+    """An answer of status 400 and above; `told_late`: an error event in a stream, which names its kind."""
     message, kinds = told(body)
     if told_late:
         status = next((_STATUS_OF[kind] for kind in kinds if kind in _STATUS_OF), status)

@@ -45,8 +45,8 @@ _FINISH: dict[str, Finish] = {"stop": "stop", "length": "length"}
 class OllamaLLM(Remote[httpx2.AsyncClient]):
     """One model of the Ollama server at `base_url`. `context`: tokens of prompt and reply (num_ctx).
 
-    `extra_body` goes along with every call: {"think": False, "keep_alive": "1h"}, for example. `timeout` is in
-    seconds without a byte: a model that is not loaded yet answers late.
+    `extra_body` goes along with every call: {"think": False, "keep_alive": "1h"}, for example. `timeout` is
+    in seconds without a byte: a model that is not loaded yet answers late.
     """
 
     can = Capabilities(embeddings=True)
@@ -70,9 +70,7 @@ class OllamaLLM(Remote[httpx2.AsyncClient]):
                 base_url=base_url, timeout=patience(timeout), headers=headers, limits=limits
             )
 
-        super().__init__(
-            name or f"ollama:{model}", make, httpx2.AsyncClient.aclose, [api_key], context
-        )
+        super().__init__(name or f"ollama:{model}", make, httpx2.AsyncClient.aclose, [api_key], context)
         self.model, self._extra_body = model, dict(extra_body or {})
         self._known = False  # whether the model's own context was asked for
 

@@ -28,9 +28,9 @@ def open_llm(name: str | Path, **settings: Any) -> LLM:
         http://host:port#NAME               of another machine's Ollama
         runs/pocket, a model folder, a .gguf file, hf://ORG/NAME         in this process
 
-    Settings: `timeout` (seconds without a byte), `context` (tokens), `extra_body` (sent along with every call),
-    `api_key`, or better `key_variable`: the environment variable that holds the key. A server is sent no key
-    unless one of these is given. Of models in this process only `device`.
+    Settings: `timeout` (seconds without a byte), `context` (tokens), `extra_body` (sent along with every
+    call), `api_key`, or better `key_variable`: the environment variable that holds the key. A server is sent
+    no key unless one of these is given. Of models in this process only `device`.
 
     Nothing is asked over the network before the first call. Raises UsageError, and ModelError for a folder
     that is none.
@@ -47,8 +47,9 @@ def open_llm(name: str | Path, **settings: Any) -> LLM:
         raise UsageError(
             f"no models are called '{prefix[1]}:...'",
             where=text,
-            fix=f"did you mean {close}:{model}?" if close else "use openai:, anthropic:, ollama:, an address "
-            "http://host:port/v1#NAME, or a model folder",
+            fix=f"did you mean {close}:{model}?"
+            if close
+            else "use openai:, anthropic:, ollama:, an address http://host:port/v1#NAME, or a model folder",
         )
     if not model:
         raise UsageError("the model's name is missing", where=text, fix=f"write {provider}:NAME")
@@ -97,7 +98,7 @@ def _here(text: str, settings: Mapping[str, Any]) -> LLM:
 
 
 def _with_key(text: str, settings: Mapping[str, Any], variable: str | None = None) -> dict[str, Any]:
-    """The settings with the key that they, or else the environment, give. Raises UsageError where it misses."""
+    """The settings with the key that they or the environment give. Raises UsageError where there is none."""
     given = dict(settings)
     variable = given.pop("key_variable", variable)
     if given.get("api_key") or variable is None:
@@ -105,7 +106,9 @@ def _with_key(text: str, settings: Mapping[str, Any], variable: str | None = Non
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UsageError(
-            "there is no key for this model", where=text, fix=f"put it into the environment variable {variable}"
+            "there is no key for this model",
+            where=text,
+            fix=f"put it into the environment variable {variable}",
         )
     return given | {"api_key": key}
 

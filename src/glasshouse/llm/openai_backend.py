@@ -37,9 +37,9 @@ class OpenAILLM(Remote[AsyncOpenAI]):
     """One model of OpenAI's, or of the server at `base_url`.
 
     `api_key` is sent as it is given; None sends none at all, whatever the environment holds. Where the
-    server turns a setting down ("unsupported parameter"), the call is made again without it, and so from then on;
-    `Completion.ignored` and `can` tell. `extra_body` goes along with every call, for what only this server
-    knows. `timeout` is in seconds without a byte; `context` in tokens.
+    server turns a setting down ("unsupported parameter"), the call is made again without it, and so from then
+    on; `Completion.ignored` and `can` tell. `extra_body` goes along with every call, for what only this
+    server knows. `timeout` is in seconds without a byte; `context` in tokens.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class OpenAILLM(Remote[AsyncOpenAI]):
                     raise
 
     def _leave_out(self, told: object, body: dict[str, Any]) -> bool:
-        """Take what the server has no setting for out of the body, and remember; False: it is not about that."""
+        """Take what the server has no setting for out of the body, and remember; False: it is not that."""
         if turned_down(told, [self._length]):
             other = _LENGTHS[self._length == _LENGTHS[0]]
             if other in self._gone:
@@ -214,7 +214,7 @@ def _tool_choice(choice: str) -> Any:
 
 
 def _is_strict(schema: Any) -> bool:
-    """Whether OpenAI keeps replies to this schema: every object names all its keys and requires all of them."""
+    """Whether OpenAI keeps replies to this schema: every object names all its keys and requires them all."""
     if isinstance(schema, list):
         return all(map(_is_strict, schema))
     if not isinstance(schema, dict):

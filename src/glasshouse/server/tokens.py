@@ -10,13 +10,13 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from glasshouse.inference.token_names import token_name
 from glasshouse.server.body import Body, StrictRoute
 from glasshouse.server.call import Call
 from glasshouse.server.openai_requests import Message, TokenId, ToolParam
 from glasshouse.server.openai_responses import ERRORS
 from glasshouse.server.prompts import off_loop, template_messages, text_size
 from glasshouse.server.service import Service
-from glasshouse.server.token_scores import token_name
 
 
 class TokenizeText(Body):
