@@ -11,8 +11,9 @@ from glasshouse.core.errors import ConfigError
 from glasshouse.inference import LanguageModel
 from glasshouse.llm import Completion, LocalLLM, Request, Usage
 from glasshouse.llm.errors import ContextTooLongError, ServerFaultError
-from glasshouse.llm.fit import MESSAGE_TOKENS, TEMPLATE_TOKENS, Fit
+from glasshouse.llm.fit import Fit
 from glasshouse.llm.interface import Capabilities
+from glasshouse.llm.prices import prompt_bound
 from glasshouse.llm.shorten import shorten
 from glasshouse.tokenizer import Tokenizer
 
@@ -51,12 +52,13 @@ def counting(scripted, **rest):
 
 
 def test_far_below_the_context_nothing_is_counted_or_changed(scripted):
-    llm = counting(scripted, context=1000)
-    request = conversation(says("user", "x" * (1000 - 10 - TEMPLATE_TOKENS - MESSAGE_TOKENS)))
+    request = conversation(says("user", words(100)))
+    most = prompt_bound(request) + request.max_new_tokens
+    llm = counting(scripted, context=most)
     done = run(Fit(llm).complete(request))
     assert llm.asked[0] is request
     assert (llm.counted, done.notes) == (1, ())  # the one for the scripted usage
-    run(Fit(llm).complete(conversation(says("user", "x" * (1001 - 10 - TEMPLATE_TOKENS - MESSAGE_TOKENS)))))
+    run(Fit(llm, context=most - 1).complete(request))
     assert llm.counted == 3
 
 
@@ -128,7 +130,7 @@ def test_a_message_that_is_too_long_alone_loses_its_middle(scripted):
     details = done.notes[0].details
     assert 150 < details["tokens_after"] <= 190
     assert list(details["shortened"]) == [1]
-    assert "message 2 lost" in done.notes[0].what
+    assert f"message 2 lost {missing} characters" in done.notes[0].what
 
 
 def test_parts_of_text_are_shortened_and_others_stay(scripted):
@@ -318,23 +320,24 @@ def test_it_never_exceeds_and_never_breaks_what_belongs_together(
 
 @given(st.text(), st.integers(0, 400))
 def test_a_shortened_text_keeps_its_ends_and_no_more_than_told(text, characters):
-    short = shorten(text, characters)
+    short, missing = shorten(text, characters)
     if len(text) <= characters:
-        assert short == text
+        assert (short, missing) == (text, 0)
         return
     found = re.search(r"\[… ([\d,]+) characters left out …\]", short)
     head, tail = short[: found.start()].rstrip(), short[found.end() :].lstrip()
     assert text.startswith(head) or text.strip().startswith(head.strip())
     assert text.rstrip().endswith(tail.rstrip())
     assert len(head) + len(tail) <= characters
-    assert len(head) + len(tail) <= len(text) - int(found[1].replace(",", ""))
+    assert int(found[1].replace(",", "")) == missing
+    assert len(head) + len(tail) <= len(text) - missing
 
 
 def test_texts_are_cut_between_sentences_where_there_are_no_paragraphs():
     text = " ".join(f"Sentence number {n} is here." for n in range(100))
-    head, _, tail = shorten(text, 400).split("\n\n")
+    head, _, tail = shorten(text, 400)[0].split("\n\n")
     assert head.endswith("is here.")
     assert tail.startswith("Sentence number")
     assert len(head) > 100
     assert len(tail) > 100
-    assert shorten("x" * 100, 20) == f"{'x' * 10}\n\n[… 80 characters left out …]\n\n{'x' * 10}"
+    assert shorten("x" * 100, 20)[0] == f"{'x' * 10}\n\n[… 80 characters left out …]\n\n{'x' * 10}"

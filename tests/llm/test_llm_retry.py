@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from glasshouse.core.errors import ConfigError
 from glasshouse.llm import Chunk, Completion, Usage
+from glasshouse.llm.budget import Budget
 from glasshouse.llm.errors import (
     BadRequestError,
     BrokenStreamError,
@@ -25,7 +26,9 @@ from glasshouse.llm.errors import (
     UnreachableError,
 )
 from glasshouse.llm.interface import Capabilities
+from glasshouse.llm.prices import Prices
 from glasshouse.llm.retry import Retry
+from glasshouse.llm.spending import Limits, Spending
 
 
 class Clock:
@@ -398,3 +401,23 @@ def test_vectors_and_counts_are_asked_for_again_too(scripted, ask):
     retry.inner.outcomes = [NotAbleError("never")]
     with pytest.raises(NotAbleError):
         run(retry.embed(["abc"]))
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_budget_counts_the_same_inside_and_outside(scripted, ask, outside):
+    spending = Spending(Limits(dollars=1.0))
+    prices = Prices({"scripted": {"input": 1.0, "output": 10.0}})  # a millionth of a dollar a token, and ten
+    outcomes = [
+        ServerFaultError("down", usage=Usage(100, 5)),
+        "Yes",
+        Completion("Yes.", "stop", Usage(50, 7)),
+    ]
+    llm = scripted(outcomes)
+    if outside:
+        layers = Budget(retrying(llm, validate=whole)[0], spending, prices)
+    else:
+        layers = retrying(Budget(llm, spending, prices), validate=whole)[0]
+    done = run(layers.complete(ask()))
+    assert done.usage == Usage(153, 13)
+    assert done.cost == pytest.approx((153 + 10 * 13) / 1e6) == pytest.approx(spending.dollars)
+    assert (spending.tokens, len(llm.asked)) == (166, 3)

@@ -8,32 +8,19 @@ may stand for the turns that went.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from glasshouse.core.errors import ConfigError
 from glasshouse.llm.errors import ContextTooLongError, LLMError
 from glasshouse.llm.interface import LLM, Chunk, Completion, Message, Note, Request
 from glasshouse.llm.layer import Layer, noted
+from glasshouse.llm.prices import MESSAGE_TOKENS, prompt_bound
 from glasshouse.llm.reading import reading
 from glasshouse.llm.shorten import shorten
 from glasshouse.llm.spent import Spent
-
-TEMPLATE_TOKENS = 64
-"""That a chat template adds to a whole prompt at most (Qwen2.5's own system prompt is about 20): an
-assumption."""
-
-MESSAGE_TOKENS = 16
-"""That it adds to a message: its role between special tokens, and line breaks. An assumption."""
-
-TOOLS_TOKENS = 1024
-"""That it, or the provider, adds where there are tools, beside their schemas (Anthropic tells of up to some
-800): an assumption."""
-
-PART_TOKENS = 4096
-"""Of a part that is no text, an image say, where nobody counts: an assumption."""
+from glasshouse.llm.turns import as_talk, droppable, longest_text, with_summary, with_text, without
 
 MIN_CHARACTERS = 64
 """Of a message that loses its middle. Less tells a model nothing, and an error tells the user more."""
@@ -111,7 +98,7 @@ class Fit(Layer):
     async def _fit(self, request: Request) -> _Fitted | None:
         """The request that fits; None where it fits as it is."""
         context = self.context
-        if context is None or _most_tokens(request, 1.0) + request.max_new_tokens <= context:
+        if context is None or prompt_bound(request) + request.max_new_tokens <= context:
             return None
         exact = self.inner.can.counts_tokens
         count = self.inner.count_tokens if exact else self._estimate
@@ -128,16 +115,16 @@ class Fit(Layer):
         return fitted
 
     async def _estimate(self, request: Request) -> int:
-        return _most_tokens(request, self.bytes_per_token)
+        return math.ceil(prompt_bound(request) / self.bytes_per_token)
 
     async def _cut(self, fitted: _Fitted, limit: int, count: _Count) -> None:
         """Leaves out as little as bisection finds, and sets what is left, and its tokens, in `fitted`."""
         messages = fitted.request.messages
-        units = _units(messages)
+        units = droppable(messages)
         most = limit - self._summary_room(limit) if self.summariser and units else limit
 
         async def tokens(gone: int) -> int:
-            return await count(fitted.with_messages(_without(messages, units[:gone])))
+            return await count(fitted.with_messages(without(messages, units[:gone])))
 
         few, many = 0, len(units)  # few is too little to drop; many is enough, or all there is
         after = await tokens(many) if units else fitted.before
@@ -150,7 +137,8 @@ class Fit(Layer):
                 few = middle
         dropped = [place for unit in units[:many] for place in unit]
         fitted.dropped = tuple(dropped)
-        kept = [(place, message) for place, message in enumerate(messages) if place not in set(dropped)]
+        gone = set(dropped)
+        kept = [(place, message) for place, message in enumerate(messages) if place not in gone]
         if after > limit:
             after, kept = await self._shorten(fitted, kept, limit, after, count)
         fitted.request, fitted.after = fitted.with_messages([message for _, message in kept]), after
@@ -163,20 +151,22 @@ class Fit(Layer):
         self, fitted: _Fitted, kept: list[_Placed], limit: int, after: int, count: _Count
     ) -> tuple[int, list[_Placed]]:
         """The longest messages lose as much of their middle as they must."""
-        order = sorted(range(len(kept)), key=lambda at: -len(_text(kept[at][1])))
+        order = sorted(range(len(kept)), key=lambda at: -len(longest_text(kept[at][1])))
         for at in order:
             place, message = kept[at]
-            text = _text(message)
+            text = longest_text(message)
             if message["role"] in ("system", "developer") or len(text) <= MIN_CHARACTERS:
                 continue
 
             async def tokens(
                 characters: int, kept: list[_Placed] = kept, at: int = at, text: str = text
-            ) -> tuple[int, list[_Placed]]:
+            ) -> tuple[int, list[_Placed], int]:
                 place, message = kept[at]
                 changed = [*kept]
-                changed[at] = (place, _with_text(message, shorten(text, characters)))
-                return await count(fitted.with_messages([message for _, message in changed])), changed
+                short, missing = shorten(text, characters)
+                changed[at] = (place, with_text(message, short))
+                after = await count(fitted.with_messages([message for _, message in changed]))
+                return after, changed, missing
 
             best, enough = await tokens(MIN_CHARACTERS), MIN_CHARACTERS
             too_many = len(text)
@@ -189,8 +179,7 @@ class Fit(Layer):
                     too_many = middle
             if best[0] >= after:  # its marker is as long as what it stands for
                 continue
-            after, kept = best
-            fitted.shortened[place] = len(text) - enough
+            after, kept, fitted.shortened[place] = best
             if after <= limit:
                 return after, kept
         raise ContextTooLongError(
@@ -210,7 +199,7 @@ class Fit(Layer):
         """Puts a summary before the first message that stayed, in its author's turn: roles keep alternating,
         and words of users never become the system's."""
         tokens = max(self._summary_room(limit) - 2 * MESSAGE_TOKENS, 1)
-        talk = "\n\n".join(f"{message['role']}: {_told(message)}" for message in gone)
+        talk = "\n\n".join(f"{message['role']}: {as_talk(message)}" for message in gone)
         words = max(tokens * 3 // 5, 1)  # of English: an assumption, and the limit cuts what is longer
         asked = Request.parse(
             {
@@ -233,13 +222,13 @@ class Fit(Layer):
         text = written.text.strip()
         length = len(text)
         while text:  # its tokens are another model's: counted again, and halved until they fit
-            request = fitted.with_messages(_with_summary(fitted.request.messages, len(gone), text))
+            request = fitted.with_messages(with_summary(fitted.request.messages, len(gone), text))
             after = await count(request)
             if after <= limit:
                 fitted.request, fitted.after, fitted.summary = request, after, text
                 return
             length //= 2
-            text = shorten(text, length) if length >= MIN_CHARACTERS else ""
+            text = shorten(text, length)[0] if length >= MIN_CHARACTERS else ""
         fitted.failure = "the summary did not fit"
 
 
@@ -309,96 +298,3 @@ class _Fitted:
             "summary": self.summary,
         }
         return Note("fit", "; ".join(done), details)
-
-
-def _units(messages: Sequence[Message]) -> list[list[int]]:
-    """Places of what may go, together, in the order in which it goes."""
-    last = max((place for place, message in enumerate(messages) if message["role"] == "user"), default=None)
-    turns: list[list[int]] = []
-    rounds: list[list[int]] = []
-    for place, message in enumerate(messages):
-        role = message["role"]
-        if role in ("system", "developer") or place == last:
-            continue
-        if last is not None and place < last:
-            if role == "user" or not turns:
-                turns.append([])
-            turns[-1].append(place)
-        else:
-            if role != "tool" or not rounds:
-                rounds.append([])
-            rounds[-1].append(place)
-    return [*turns, *rounds[:-1]]  # the newest round is what the model has to answer
-
-
-def _without(messages: Sequence[Message], units: Sequence[Sequence[int]]) -> list[Message]:
-    gone = {place for unit in units for place in unit}
-    return [message for place, message in enumerate(messages) if place not in gone]
-
-
-def _with_summary(messages: Sequence[Message], gone: int, summary: str) -> list[Message]:
-    """In the first message that is not the system's, where that is a user's; else in a user's of its own."""
-    frame = f"[Summary of {gone} earlier messages: {summary}]"
-    first = next(
-        place for place, message in enumerate(messages) if message["role"] not in ("system", "developer")
-    )
-    message = messages[first]
-    if message["role"] != "user":
-        return [*messages[:first], {"role": "user", "content": frame}, *messages[first:]]
-    content = message["content"]
-    if isinstance(content, str):
-        content = f"{frame}\n\n{content}"
-    else:
-        content = [{"type": "text", "text": frame}, *content]
-    return [*messages[:first], {**message, "content": content}, *messages[first + 1 :]]
-
-
-def _text(message: Message) -> str:
-    """The text of a message, or its longest part of text."""
-    content = message.get("content")
-    if isinstance(content, list):
-        return max((part.get("text") or "" for part in content), key=len, default="")
-    return content or ""
-
-
-def _with_text(message: Message, text: str) -> Message:
-    content = message["content"]
-    if isinstance(content, list):
-        at = max(range(len(content)), key=lambda at: len(content[at].get("text") or ""))
-        content = [*content[:at], {**content[at], "text": text}, *content[at + 1 :]]
-        return {**message, "content": content}
-    return {**message, "content": text}
-
-
-def _told(message: Message) -> str:
-    """A message as the summariser reads it."""
-    calls = [call["function"] for call in message.get("tool_calls") or ()]
-    called = "".join(f"\n[calls {call['name']} with {call['arguments']}]" for call in calls)
-    return f"{_text(message)}{called}"
-
-
-def _most_tokens(request: Request, bytes_per_token: float) -> int:
-    """Tokens of the prompt, estimated from above."""
-    size, extra = 0, TEMPLATE_TOKENS
-    for message in request.messages:
-        extra += MESSAGE_TOKENS
-        content = message.get("content")
-        if isinstance(content, str):
-            size += len(content.encode())
-        for part in content if isinstance(content, list) else ():
-            if part.get("type") == "text":
-                size += len(part["text"].encode())
-            else:
-                extra += PART_TOKENS
-        if message.get("tool_calls"):
-            size += len(json.dumps(message["tool_calls"]))
-    if request.tools:
-        size += _size(request.tools)
-        extra += TOOLS_TOKENS
-    if request.output_schema is not None:  # some servers write it into the prompt
-        size += _size(request.output_schema)
-    return int(-(-size // bytes_per_token)) + extra
-
-
-def _size(value: Any) -> int:
-    return len(json.dumps(value, ensure_ascii=False).encode())

@@ -11,14 +11,15 @@ NEAR = 3
 """A pause is near where it costs at most one part in so many of what a side may keep: an assumption."""
 
 
-def shorten(text: str, characters: int) -> str:
-    """At most so many characters of the text, half from either end, and a marker in place of the rest."""
+def shorten(text: str, characters: int) -> tuple[str, int]:
+    """At most so many characters of the text, half from either end, and a marker in place of the rest; and
+    how many are missing."""
     if len(text) <= characters:
-        return text
+        return text, 0
     head = _until_pause(text, characters // 2)
     tail = _from_pause(text, len(text) - (characters - characters // 2))
     marker = f"[… {tail - head:,} characters left out …]"
-    return f"{text[:head].rstrip()}\n\n{marker}\n\n{text[tail:].lstrip()}".strip()
+    return f"{text[:head].rstrip()}\n\n{marker}\n\n{text[tail:].lstrip()}".strip(), tail - head
 
 
 def _until_pause(text: str, end: int) -> int:

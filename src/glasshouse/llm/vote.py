@@ -159,9 +159,11 @@ class _Poll:
                 reply = replace(reply, text=text, logprobs=None, reasoning=None, tool_calls=())
             else:
                 winner, mended = self.answers[best], True
-        alike = sum(agreement(answer, winner) == 1 for answer in self.answers)
+        if mended:
+            near = [agreement(answer, winner) for answer in self.answers]
+        alike = near.count(1)
         what = f"{alike} of {len(self.voters)} answers are this one"
-        if near[best] < 1 and not mended:
+        if not alike:
             what = f"put together field by field from {len(self.voters)} answers"
         elif mended:
             what += ": the nearest to a vote by fields, which breaks the schema"
