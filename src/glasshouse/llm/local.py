@@ -38,9 +38,19 @@ class LocalLLM:
     with its reasoning inside. Close it, or use it in a `with` block.
     """
 
-    def __init__(self, model: LanguageModel, name: str = "local", raw: bool = False) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        name: str = "local",
+        raw: bool = False,
+        *,
+        cache_bytes: int | None = None,
+    ) -> None:
+        """`cache_bytes`: ceiling of keys and values; None leaves it to the engine."""
         self.name = name
-        settings = EngineSettings(max_rows=ROWS, queue_limit=2**31, deterministic=True)
+        settings = EngineSettings(
+            max_rows=ROWS, queue_limit=2**31, deterministic=True, cache_bytes=cache_bytes
+        )
         self._engine = Engine(model, settings)
         self._form = detect_format(model.tokenizer.chat_template)
         self._read_as = ReplyFormat(self._form.calls, False) if raw else self._form
