@@ -7,21 +7,6 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-
-from glasshouse.llm.errors import (
-    BadRequestError,
-    BrokenStreamError,
-    ContextTooLongError,
-    GarbledReplyError,
-    LLMError,
-    NotAllowedError,
-    RateLimitedError,
-    ServerFaultError,
-    TimedOutError,
-    UnreachableError,
-)
-from glasshouse.llm.http_failures import retry_after
-from glasshouse.llm.open import open_llm
 from tests.llm.scripted_server import (
     Raw,
     Reply,
@@ -39,6 +24,21 @@ from tests.llm.scripted_server import (
     unexpected,
     unknown_tool,
 )
+
+from glasshouse.llm.errors import (
+    BadRequestError,
+    BrokenStreamError,
+    ContextTooLongError,
+    GarbledReplyError,
+    LLMError,
+    NotAllowedError,
+    RateLimitedError,
+    ServerFaultError,
+    TimedOutError,
+    UnreachableError,
+)
+from glasshouse.llm.http_failures import retry_after
+from glasshouse.llm.open import open_llm
 
 BACKENDS = ("openai", "compatible", "anthropic", "ollama")
 KEY = "sk-test-0123456789abcdef"
@@ -194,7 +194,7 @@ def test_nobody_there(make, wire, ask):
 
 
 def test_a_tool_call_that_is_wrong_is_told_as_it_came(make, wire, ask):
-    """Whether a tool exists and its arguments fit is for those to say who run it: the call itself succeeded."""
+    """Whether a tool exists and its arguments fit is for those to say who run it: the call succeeded."""
     tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
     for step, name, arguments in (
         (unknown_tool(), "no_such_tool", '{"x": 1}'),
