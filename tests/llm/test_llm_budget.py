@@ -109,6 +109,21 @@ def test_what_an_inner_layer_told_of_its_cost_stands(scripted, ask):
     assert spending.dollars == pytest.approx(0.25)
 
 
+def test_no_server_gives_money_back(scripted, ask):
+    spending = Spending(Limits(dollars=1.0))
+    for usage in (Usage(-1000, -1000), Usage(10, 0, 500)):
+        asyncio.run(Budget(scripted([Completion("a", "stop", usage)]), spending, PRICES).complete(ask()))
+    assert (spending.tokens, spending.dollars >= 0) == (10, True)
+
+
+def test_an_errors_cause_stays(scripted, ask):
+    error, cause = ServerFaultError("oops"), ValueError("below")
+    error.__cause__ = cause
+    with pytest.raises(ServerFaultError) as raised:
+        asyncio.run(Budget(scripted([error]), Spending(Limits())).complete(ask()))
+    assert raised.value.__cause__ is cause
+
+
 def test_a_server_that_counts_nothing_is_booked_at_its_bound(scripted, ask):
     spending = Spending(Limits(dollars=1.0))
     request = ask()

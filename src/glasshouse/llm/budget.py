@@ -59,8 +59,8 @@ class Budget(Layer):
             async with watch:
                 completion = await self.inner.complete(request)
         except BaseException as error:
-            error = call.stopped(error, watch.expired())
-            raise error from None
+            call.stopped(error, watch.expired())
+            raise
         return call.done(completion)
 
     async def stream(self, request: Request) -> AsyncGenerator[Chunk]:
@@ -84,8 +84,8 @@ class Budget(Layer):
                     chunk = replace(chunk, completion=call.done(chunk.completion))
                 yield chunk
         except BaseException as error:
-            error = call.stopped(error, expired)
-            raise error from None
+            call.stopped(error, expired)
+            raise
         finally:
             if isinstance(pieces, AsyncGenerator):
                 await pieces.aclose()
@@ -102,8 +102,8 @@ class Budget(Layer):
             async with watch:
                 vectors = await self.inner.embed(texts)
         except BaseException as error:
-            error = call.stopped(error, watch.expired())
-            raise error from None
+            call.stopped(error, watch.expired())
+            raise
         call.failed(None)
         return vectors
 
@@ -163,15 +163,16 @@ class _Call:
         self._settle(amount(cost, usage.prompt_tokens + usage.new_tokens))
         return completion if cost is None else replace(completion, cost=cost)
 
-    def stopped(self, error: BaseException, expired: bool) -> BaseException:
-        """Settles, and gives the error to raise."""
+    def stopped(self, error: BaseException, expired: bool) -> None:
+        """Settles. Raises TimedOutError where it was we who stopped it."""
         if expired:
-            error = TimedOutError(
+            late = TimedOutError(
                 f"the call took longer than {self.longest:g} seconds, for which its cost was reserved",
                 fix="raise `longest` of the Machine, or ask for fewer tokens",
             )
+            self.failed(late)
+            raise late from error
         self.failed(error)
-        return error
 
     def failed(self, error: BaseException | None) -> None:
         if self.over:

@@ -83,8 +83,8 @@ class Tariff:
 
 
 def _cost(price: Price, usage: Usage) -> float | None:
-    plain = usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens
-    said = usage.new_tokens - usage.reasoning_tokens
+    plain = max(usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens, 0)
+    said = max(usage.new_tokens - usage.reasoning_tokens, 0)
     parts = (
         (plain, price.input),
         (usage.cached_tokens, price.input if price.cached is None else price.cached),

@@ -65,8 +65,11 @@ class Amount:
 
 
 def amount(dollars: float | None, tokens: int) -> Amount:
-    """Money rounded up to the next billionth; an unknown price counts tokens alone."""
-    return Amount(0 if dollars is None else math.ceil(dollars * NANO - 1e-6), tokens)
+    """Money rounded up to the next billionth; an unknown price counts tokens alone.
+
+    Nothing is below zero, whatever a server tells of its tokens: a call cannot give money back.
+    """
+    return Amount(0 if dollars is None else max(math.ceil(dollars * NANO - 1e-6), 0), max(tokens, 0))
 
 
 @dataclass(frozen=True)
