@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glasshouse.core.errors import ConfigError
-from glasshouse.llm import Chunk, Completion, Request, Usage
+from glasshouse.inference import LanguageModel
+from glasshouse.llm import Chunk, Completion, LocalLLM, Request, Usage
 from glasshouse.llm.batch import AHEAD, Batch
 from glasshouse.llm.errors import NotAllowedError, ServerFaultError, TimedOutError
+from glasshouse.tokenizer import Tokenizer
 
 
 def run(work):
@@ -377,6 +379,18 @@ def test_none_is_lost_or_doubled_whatever_ends_when(seed, number, at_once):
     assert most <= at_once
     assert all(count == 1 for count in answered.values())
     assert sorted(answered) == sorted(outcome.completion.text for outcome in outcomes if outcome.completion)
+
+
+def test_our_engine_reads_a_common_beginning_once(random_model):
+    """All but the first of a group find it in the engine's prefix cache."""
+    tokenizer = Tokenizer.train([], 265)
+    shape = {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 2048}
+    with LocalLLM(LanguageModel(random_model(**shape), tokenizer)) as llm:
+        requests = [asked(LONG, f"q{n}").model_copy(update={"max_new_tokens": 24}) for n in range(5)]
+        outcomes = run(collect(Batch(llm, 8), requests))
+        first, *rest = [outcome.completion.usage.cached_tokens for outcome in outcomes]
+        assert first == 0
+        assert all(cached >= 1024 for cached in rest)
 
 
 def test_a_batch_of_none_is_refused(scripted):
