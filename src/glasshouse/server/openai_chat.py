@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from glasshouse.inference.reply_parser import Part, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
 from glasshouse.inference.request import Delta, Event, Finish, PromptRead, Request, TokenScore
-from glasshouse.server import genai
+from glasshouse.llm import genai
 from glasshouse.server import openai_sampling as options
 from glasshouse.server.body import StrictRoute
 from glasshouse.server.call import Call
