@@ -25,20 +25,18 @@ rule, and memory would grow for ever."""
 
 BETS = (
     (1 / 2, 1.25),
-    (1 / 2, 1.6),
-    (1 / 2, 1.9),
+    (1 / 2, 1.7),
     (1 / 4, 1.5),
-    (1 / 4, 2.5),
-    (1 / 4, 3.7),
-    (1 / 16, 2.0),
-    (1 / 16, 5.0),
-    (1 / 16, 12.0),
-    (1 / 64, 3.0),
-    (1 / 64, 8.0),
-    (1 / 64, 30.0),
+    (1 / 4, 3.0),
+    (1 / 10, 1.5),
+    (1 / 10, 3.0),
+    (1 / 10, 7.0),
+    (1 / 50, 2.0),
+    (1 / 50, 4.0),
+    (1 / 50, 12.0),
 )
 """(share of the highest ranks, how many times as many of them as before): small and large shifts of all
-numbers, and of a few, such as rare refusals. The test averages over them, which costs a delay of log(12)."""
+numbers, and of a few, such as rare refusals. The test averages over them, which costs little delay."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +100,12 @@ class ChangeTest:
         return None
 
     def _found(self) -> Change:
-        """Where the best bet's winnings began: the maximum-likelihood point of change for that bet."""
-        best = max(range(len(self._sums)), key=self._sums.__getitem__)
-        share, gain, loss, rose = self._bets[best]
-        total, most, began = 0.0, -math.inf, 0
-        for back, rank in enumerate(reversed(self._ranks), 1):
-            total += math.log(gain if (1.0 - rank if rose else rank) < share else loss)
-            if total > most:
-                most, began = total, self.count - back + 1
-        return Change(began, self.count, rose)
+        """The likeliest beginning, over all bets: where what a bet has won since is most."""
+        most, began, upward = -math.inf, self.count, True
+        for share, gain, loss, rose in self._bets:
+            won, lost, total = math.log(gain), math.log(loss), 0.0
+            for back, rank in enumerate(reversed(self._ranks), 1):
+                total += won if (1.0 - rank if rose else rank) < share else lost
+                if total > most:
+                    most, began, upward = total, self.count - back + 1, rose
+        return Change(began, self.count, upward)

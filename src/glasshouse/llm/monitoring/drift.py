@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from glasshouse.core.errors import UsageError
@@ -39,18 +39,17 @@ class Figure:
     noun: str
     up: bool
     down: bool
-    typical: Callable[[list[float]], float]
     show: Callable[[float], str]
 
 
 FIGURES = {
-    "latency": Figure("latency", True, False, median, lambda v: f"{v:.3g} s"),
-    "cost": Figure("the cost of a call", True, False, fmean, lambda v: f"${v:.3g}"),
-    "refusals": Figure("the refusal rate", True, False, fmean, lambda v: f"{v:.1%}"),
-    "validation_failures": Figure("the rate of invalid replies", True, False, fmean, lambda v: f"{v:.1%}"),
-    "errors": Figure("the error rate", True, False, fmean, lambda v: f"{v:.1%}"),
-    "reply_length": Figure("the length of replies", True, True, median, lambda v: f"{v:.0f} tokens"),
-    "quality": Figure("quality", False, True, fmean, lambda v: f"{v:.2f}"),
+    "latency": Figure("mean latency", True, False, lambda v: f"{v:.3g} s"),
+    "cost": Figure("the mean cost of a call", True, False, lambda v: f"${v:.3g}"),
+    "refusals": Figure("the refusal rate", True, False, lambda v: f"{v:.1%}"),
+    "validation_failures": Figure("the rate of invalid replies", True, False, lambda v: f"{v:.1%}"),
+    "errors": Figure("the error rate", True, False, lambda v: f"{v:.1%}"),
+    "reply_length": Figure("the mean length of replies", True, True, lambda v: f"{v:.0f} tokens"),
+    "quality": Figure("quality", False, True, lambda v: f"{v:.2f}"),
 }
 
 
@@ -62,7 +61,8 @@ class Alert:
     group: Group
     began: float
     noticed: float
-    before: float
+    rose: bool
+    before: float  # means: of the reference window, and since it began
     after: float
     ended: float | None = None
 
@@ -71,7 +71,7 @@ class Alert:
         figure = FIGURES[self.name]
         model, prompt, version = self.group
         what = model + (f" with prompt {prompt}" if prompt else "") + (f" {version}" if version else "")
-        went = "rose" if self.after >= self.before else "fell"
+        went = "rose" if self.rose else "fell"
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.began))
         until = "" if self.ended is None else time.strftime(", until %H:%M:%S", time.gmtime(self.ended))
         values = f"from {figure.show(self.before)} to {figure.show(self.after)}"
@@ -87,6 +87,7 @@ class Alert:
             "began": self.began,
             "noticed": self.noticed,
             "ended": self.ended,
+            "rose": self.rose,
             "before": self.before,
             "after": self.after,
             "sentence": self.sentence,
@@ -98,7 +99,7 @@ class _Watched:
 
     def __init__(self, name: str, group: Group, reference: int, run_length: float, seed: int) -> None:
         figure = FIGURES[name]
-        self.name, self.group, self._figure, self._reference = name, group, figure, reference
+        self.name, self.group, self._reference = name, group, reference
         self._test = ChangeTest(reference, run_length, up=figure.up, down=figure.down, seed=seed)
         self._newest: deque[tuple[float, float]] = deque(maxlen=STRETCH * reference)  # (when, value)
         self._quiet = self._patience = 0
@@ -111,13 +112,12 @@ class _Watched:
         if change is not None:
             count = min(change.noticed - change.began + 1, len(self._newest))
             since = list(islice(self._newest, len(self._newest) - count, None))
-            before = self._figure.typical(self._test.reference)
-            after = self._figure.typical([value for _, value in since])
+            before, after = fmean(self._test.reference), fmean(value for _, value in since)
             self._quiet, self._patience = 0, max(self._reference, 2 * count)
-            if self.on is None or (after > before) != (self.on.after > self.on.before):
+            if self.on is None or change.rose != self.on.rose:
                 if self.on is not None:
                     self.on.ended = when
-                self.on = Alert(self.name, self.group, since[0][0], when, before, after)
+                self.on = Alert(self.name, self.group, since[0][0], when, change.rose, before, after)
                 return self.on
             self.on.after = after
         elif self.on is not None:

@@ -45,9 +45,9 @@ class PrometheusMetrics:
         self._seconds = histogram("seconds", "from asking to the end, tries and all")
         self._first = histogram("first_token_seconds", "from asking to the first piece of a streamed reply")
         self._quality = counter(
-            "quality_sum", "scores of a judge whose agreement with people is measured", "judge"
+            "quality_scores", "scores of a judge whose agreement with people is measured", "judge"
         )
-        self._judged = counter("quality_count", "replies that such a judge has read", "judge")
+        self._judged = counter("quality_judgements", "replies that such a judge has read", "judge")
         self._unmeasured = counter("unmeasured_judgements", "replies that any other judge has read", "judge")
         self._of: dict[tuple[str, str, str], _Series] = {}
         if alerts is not None:
