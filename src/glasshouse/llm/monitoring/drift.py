@@ -28,6 +28,9 @@ RUN_LENGTH = 50_000
 """Calls a false alarm, for each figure of each group: at a call a second, one in 14 hours, at a call a minute
 one in a month. Ten times as many cost about a third more delay."""
 
+QUIET = 2
+"""Reference windows without finding a change again, after which its alert is over."""
+
 Group = tuple[str, str, str]
 """The LLM that was asked, prompt, version; "" where a call has none."""
 
@@ -102,29 +105,31 @@ class _Watched:
         self.name, self.group, self._reference = name, group, reference
         self._test = ChangeTest(reference, run_length, up=figure.up, down=figure.down, seed=seed)
         self._newest: deque[tuple[float, float]] = deque(maxlen=STRETCH * reference)  # (when, value)
-        self._quiet = self._patience = 0
+        self._quiet = self._count = 0  # numbers since the change was last found, and since it began
         self.on: Alert | None = None
 
     def see(self, value: float, when: float) -> Alert | None:
         """An alert that was not on before."""
         self._newest.append((when, value))
-        change = self._test.see(value)
+        change, new, on = self._test.see(value), None, self.on
         if change is not None:
-            count = min(change.noticed - change.began + 1, len(self._newest))
-            since = list(islice(self._newest, len(self._newest) - count, None))
-            before, after = fmean(self._test.reference), fmean(value for _, value in since)
-            self._quiet, self._patience = 0, max(self._reference, 2 * count)
-            if self.on is None or change.rose != self.on.rose:
-                if self.on is not None:
-                    self.on.ended = when
-                self.on = Alert(self.name, self.group, since[0][0], when, change.rose, before, after)
-                return self.on
-            self.on.after = after
-        elif self.on is not None:
+            self._quiet = 0
+            if on is None or change.rose != on.rose:
+                if on is not None:
+                    on.ended = when
+                count = min(change.noticed - change.began + 1, len(self._newest))
+                since = list(islice(self._newest, len(self._newest) - count, None))
+                before, after = fmean(self._test.reference), fmean(value for _, value in since)
+                self.on = new = Alert(self.name, self.group, since[0][0], when, change.rose, before, after)
+                self._count = count
+        elif on is not None:
             self._quiet += 1
-            if self._quiet >= self._patience:
-                self.on.ended, self.on = when, None
-        return None
+            if self._quiet >= QUIET * self._reference:
+                on.ended, self.on = when, None
+        if on is not None and on.ended is None:
+            self._count += 1
+            on.after += (value - on.after) / self._count
+        return new
 
 
 class DriftAlerts:
