@@ -16,7 +16,9 @@ def dashboard(snapshot: Snapshot) -> str:
     """The page."""
     from jinja2 import Environment, StrictUndefined
 
-    template = (resources.files(__package__) / "dashboard.html.jinja").read_text(encoding="utf-8")
+    template = (resources.files("glasshouse.llm.monitoring") / "dashboard.html.jinja").read_text(
+        encoding="utf-8"
+    )
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -58,8 +60,7 @@ def _head(all: Figures) -> list[tuple[str, str]]:
 def _curves(snapshot: Snapshot) -> list[tuple[str, list[str], str]]:
     """(title, names of the lines, SVG) for each picture that has something to show."""
     series = snapshot.series
-    Shown = Callable[[float | None], str]
-    drawn: list[tuple[str, list[Line], Shown]] = [
+    drawn: list[tuple[str, list[Line], Callable[[float | None], str]]] = [
         ("Calls a minute", [Line("calls", series.calls_per_minute)], show.count),
         ("Latency", [Line("p50", series.seconds_p50), Line("p95", series.seconds_p95)], show.seconds),
         ("Time to the first token", [Line("p50", series.first_token_p50)], show.seconds),

@@ -68,6 +68,9 @@ class Group:
     figures: Figures
 
 
+Key = tuple[str, str, str, str, str]
+
+
 @dataclass(frozen=True)
 class Series:
     """One value for each of BUCKETS equal stretches of time; None where there is nothing to take it of."""
@@ -143,8 +146,8 @@ class LogReader:
         began = now - 60 * minutes
         judges = self.judges()
         rows = self._calls("began > ? AND began <= ? ORDER BY began", (began, now))
-        by_model: defaultdict[tuple[str, ...], list[_Row]] = defaultdict(list)
-        by_prompt: defaultdict[tuple[str, ...], list[_Row]] = defaultdict(list)
+        by_model: defaultdict[Key, list[_Row]] = defaultdict(list)
+        by_prompt: defaultdict[Key, list[_Row]] = defaultdict(list)
         for row in rows:
             call = row.call
             by_model[(call.model, "", "", "", "")].append(row)
@@ -245,10 +248,11 @@ def _row(row: Sequence[Any]) -> _Row:
     return _Row(call, *row[25:])
 
 
-def _groups(
-    found: dict[tuple[str, ...], list[_Row]], minutes: float, judges: dict[str, Agreement]
-) -> tuple[Group, ...]:
-    groups = [Group(*key, _figures(rows, minutes, judges)) for key, rows in found.items()]
+def _groups(found: dict[Key, list[_Row]], minutes: float, judges: dict[str, Agreement]) -> tuple[Group, ...]:
+    groups = [
+        Group(model, prompt, version, experiment, arm, _figures(rows, minutes, judges))
+        for (model, prompt, version, experiment, arm), rows in found.items()
+    ]
     return tuple(sorted(groups, key=lambda g: (-g.figures.calls, g.model, g.prompt, g.version, g.arm)))
 
 
