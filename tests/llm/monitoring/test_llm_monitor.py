@@ -81,6 +81,20 @@ def test_no_key_from_an_errors_message_reaches_a_watcher_or_a_log(scripted, ask,
     assert "Clumsy failed with ValueError" in caplog.text
 
 
+def test_no_password_from_an_address_reaches_a_watcher(scripted, ask, seen):
+    run(Monitor(scripted(name=f"https://me:{KEY}@host:8000/v1#m@2"), seen).complete(ask()))
+    assert seen.calls[0].asked == "https://host:8000/v1#m@2"
+    assert KEY not in repr(seen.calls)
+
+
+def test_what_a_foreign_error_carries_is_left_alone(scripted, ask, seen):
+    error = ValueError("no")
+    error.status, error.usage = {"key": KEY}, KEY
+    with pytest.raises(ValueError, match="no"):
+        run(Monitor(scripted([error]), seen).complete(ask()))
+    assert (seen.calls[0].status, seen.calls[0].usage) == (None, None)
+
+
 def test_a_watcher_that_fails_breaks_no_call_and_is_told_of_once(scripted, ask, seen, caplog):
     class Broken:
         def record(self, call):
@@ -198,6 +212,23 @@ def test_a_cancelled_call_is_told(scripted, ask, seen):
 
     run(ask_and_leave())
     assert seen.calls[0].error == "Cancelled"
+
+
+def test_a_stream_that_is_cancelled_while_it_waits_is_told(scripted, ask, seen):
+    async def read_and_leave():
+        async def read():
+            async for _ in Monitor(scripted(seconds=30), seen).stream(ask()):
+                pass
+
+        task = asyncio.create_task(read())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(read_and_leave())
+    assert [call.error for call in seen.calls] == ["Cancelled"]
 
 
 def test_embeddings_are_calls_too(scripted, seen):

@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+import urllib.request
 from collections import Counter
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import TracerProvider, sampling
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from prometheus_client import start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
 from glasshouse.llm import Completion, Note, Usage
@@ -165,6 +167,21 @@ def test_spans_of_clients_hang_below_and_the_monitors_below_the_programs(scripte
     assert chains == {("http", "chat scripted"): 2, ("chat scripted", "program"): 2}
 
 
+def test_what_sampling_leaves_out_is_left_out_whole(scripted, ask, spans):
+    sampler = sampling.ParentBased(sampling.ALWAYS_OFF)
+    exporter, provider = InMemorySpanExporter(), TracerProvider(sampler=sampler)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+    class Client(scripted):
+        async def complete(self, request):
+            assert not trace.get_current_span().is_recording()
+            assert trace.get_current_span().get_span_context().is_valid
+            return await super().complete(request)
+
+    complete(Monitor(Client(), spans=Spans(provider)), ask())
+    assert exporter.get_finished_spans() == ()
+
+
 def test_without_a_provider_nothing_is_recorded(scripted, ask):
     assert complete(Monitor(scripted()), ask()).text == "Yes."
 
@@ -296,3 +313,18 @@ def test_prometheus_shows_alerts_that_are_on():
         drift.see(group, number, {"errors": float(number > 200)})
     key = labels(model="openai:m", figure="errors")
     assert exposed(metrics)["glasshouse_llm_drift_alert", key] == 1
+
+
+def test_a_prometheus_scrapes_it_over_http(scripted, ask):
+    """As docs/monitor.md says; on a socket of this machine."""
+    metrics = PrometheusMetrics()
+    complete(Monitor(scripted(), metrics), ask())
+    server, thread = start_http_server(0, addr="127.0.0.1", registry=metrics.registry)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics") as answer:
+            text = answer.read().decode()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert 'glasshouse_llm_calls_total{model="scripted",prompt="",version=""} 1.0' in text

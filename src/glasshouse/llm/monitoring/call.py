@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from glasshouse.llm.errors import LLMError
 from glasshouse.llm.interface import Completion, Note, Request, Usage
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class Call:
 
     def completed(self, completion: Completion) -> None:
         """Take in a reply, and what layers noted about it."""
-        self.model = completion.model or self.asked
+        self.model = without_credentials(completion.model) or self.asked
         self.cost, self.finish, self.ignored = completion.cost, completion.finish, completion.ignored
         self.refused = completion.finish == "refusal" or completion.refusal is not None
         for note in completion.notes:
@@ -87,15 +89,24 @@ class Call:
             self.error = type(error).__name__.removesuffix("Error")
         else:  # asyncio.CancelledError, GeneratorExit, KeyboardInterrupt
             self.error = CANCELLED
-        self.status = getattr(error, "status", None)
-        self.usage, self.cost = getattr(error, "usage", None), getattr(error, "cost", None)
-        self.tries = getattr(error, "tries", 1)
+        if isinstance(error, LLMError):
+            self.status, self.usage, self.cost = error.status, error.usage, error.cost
+            self.tries = getattr(error, "tries", 1)
         if self.error == "InvalidOutput":
             self.validation_failures += 1
 
 
 def next_id() -> int:
     return next(_numbers)
+
+
+def without_credentials(name: str) -> str:
+    """A name that is an address may have been given with a password in it.
+
+    >>> without_credentials("https://me:secret@host/v1#m")
+    'https://host/v1#m'
+    """
+    return re.sub(r"//[^/#]*@", "//", name) if "@" in name else name
 
 
 class Watcher(Protocol):

@@ -18,7 +18,7 @@ from glasshouse.core.errors import UsageError
 from glasshouse.llm import genai
 from glasshouse.llm.interface import LLM, Chunk, Completion, Request
 from glasshouse.llm.layer import Layer
-from glasshouse.llm.monitoring.call import Call, Watcher, next_id
+from glasshouse.llm.monitoring.call import Call, Watcher, next_id, without_credentials
 from glasshouse.llm.monitoring.judge import Judge
 from glasshouse.llm.monitoring.spans import Spans
 
@@ -75,9 +75,10 @@ class Monitor(Layer):
                 while True:
                     # The span is current only while the inner stream works: between two pieces the context
                     # is the reader's.
-                    with self._spans.current(span):
-                        chunk = await anext(chunks, None)
-                    if chunk is None:
+                    try:
+                        with self._spans.current(span):
+                            chunk = await anext(chunks)
+                    except StopAsyncIteration:
                         break
                     if call.first_token_seconds is None and (chunk.text or chunk.reasoning):
                         call.first_token_seconds = time.perf_counter() - began
@@ -89,14 +90,14 @@ class Monitor(Layer):
                 close = getattr(chunks, "aclose", None)  # iterators need not have it, generators do
                 if close is not None:
                     await close()
-                if completion is not None:
+                if completion is not None and self._judge is not None:
                     asyncio.get_running_loop().call_soon(self._perhaps_judge, call, request, completion)
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         with self._watched(None) as (call, span):
             with self._spans.current(span):
                 vectors = await self.inner.embed(texts)
-            call.model = self.name
+            call.model = call.asked
         return vectors
 
     async def close(self) -> None:
@@ -114,7 +115,7 @@ class Monitor(Layer):
         self, request: Request | None, *, streamed: bool = False
     ) -> Iterator[tuple[Call, Span | None]]:
         operation = genai.EMBEDDINGS if request is None else genai.CHAT
-        call = Call(next_id(), time.time(), self.inner.name, operation, streamed)
+        call = Call(next_id(), time.time(), without_credentials(self.inner.name), operation, streamed)
         if request is not None and (labels := request.labels):
             call.prompt, call.version = labels.get("prompt", ""), labels.get("version", "")
             call.experiment, call.arm = labels.get("experiment", ""), labels.get("arm", "")

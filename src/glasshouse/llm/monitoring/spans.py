@@ -31,7 +31,8 @@ class Spans:
         provider, model = provider_and_model(call.asked)
         span = self._tracer.start_span(f"{call.operation} {model}", kind=SpanKind.CLIENT)
         if not span.is_recording():
-            return None
+            # One that sampling left out must still be above its children, or they would begin traces anew.
+            return span if span.get_span_context().is_valid else None
         span.set_attributes(
             {
                 genai.OPERATION: call.operation,
