@@ -175,7 +175,7 @@ def sparkline(values: tuple[float | None, ...] | tuple[int, ...]) -> str:
     """One sign a value, from 0 to the largest; a blank for None.
 
     >>> sparkline((0, 1, None, 8))
-    '▁▁ █'
+    '▁▂ █'
     """
     most = max((value for value in values if value is not None), default=0) or 1
     return "".join(

@@ -1,5 +1,6 @@
 """What the reader of a log says, against NumPy and by hand; the page is self-contained and says the same."""
 
+import doctest
 import random
 import re
 import sqlite3
@@ -8,8 +9,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from glasshouse.cli import monitor as cli_monitor
 from glasshouse.core.errors import DataError
 from glasshouse.llm import Usage
+from glasshouse.llm.monitoring import call as call_module
+from glasshouse.llm.monitoring import show, spans
 from glasshouse.llm.monitoring.call import Call, next_id
 from glasshouse.llm.monitoring.call_log import CallLog
 from glasshouse.llm.monitoring.curve import Line, curve_svg
@@ -248,3 +252,10 @@ def test_a_curve_leaves_gaps_and_starts_at_zero():
 
 def test_a_flat_line_of_zeros_is_drawn():
     assert "<polyline" in curve_svg([Line("x", [0, 0, 0])], 0, 240, str, "t")
+
+
+@pytest.mark.parametrize("module", [show, spans, call_module, cli_monitor])
+def test_examples_in_docstrings_hold(module):
+    tried = doctest.testmod(module)
+    assert tried.attempted
+    assert not tried.failed
