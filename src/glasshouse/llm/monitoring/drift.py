@@ -25,8 +25,8 @@ REFERENCE = 500
 """Calls that are the rule. An assumption: enough to know a rate of 1% roughly, and soon there."""
 
 RUN_LENGTH = 50_000
-"""Calls a false alarm, for each figure of each group: at a call a second, one in 14 hours, at a call a minute
-one in a month. Ten times as many cost about a third more delay."""
+"""The chance of a false alarm within N calls is at most N / 50,000, for each figure of each group: 2% in
+1,000 calls. Ten times as many cost about a third more delay."""
 
 QUIET = 2
 """Reference windows without finding a change again, after which its alert is over."""
@@ -136,10 +136,10 @@ class DriftAlerts:
     """A watcher. `alerts` are all there were, `current()` those that are on.
 
     `on_alert` is called with each new one, from where the call ended: it must be quick. The first `reference`
-    calls of each group are the rule and alert nobody; false alarms are then at most one in `run_length` calls
-    for each figure of each group, on average, as long as calls are exchangeable. A call's figures: latency,
-    cost and reply length of replies that came from a model, refusals of all replies, errors and invalid
-    replies of all calls that nobody cancelled, quality where the judge's agreement with people is measured.
+    calls of each group are the rule and alert nobody; each figure of each group then brings a false alarm
+    within N calls with a chance of at most N / `run_length`, as long as calls are exchangeable. A call's
+    figures: latency, cost and reply length of replies that came from a model, refusals of all replies, errors
+    and invalid replies of all calls that nobody cancelled, quality where the judge is measured.
     """
 
     def __init__(
