@@ -4,10 +4,10 @@ Each new number is ranked among all that came before it in its stretch (the refe
 long as the numbers are exchangeable, these ranks, ties broken at random, are independent and uniform,
 whatever the distribution (conformal test martingales: Vovk, Gammerman and Shafer 2005; Vovk et al. 2021,
 "Retrain or not retrain"). Bets against uniform ranks therefore win nothing on average. Their
-Shiryaev-Roberts sum R <- (1 + R) * bet has, whenever one stops, the expectation of the numbers until then, so
-that the chance of R >= c within n numbers is at most n / c (e-detectors: Shin, Ramdas and Rinaldo 2023). Ranks
-begin anew from the reference after each stretch; chances add up, so N numbers bring a false alarm with a
-chance of at most N / c. This is a theorem for any distribution, not an approximation for a normal one.
+Shiryaev-Roberts sum R <- (1 + R) * bet has, whenever one stops, the expectation of the numbers until then,
+so that the chance of R >= c within n numbers is at most n / c (e-detectors: Shin, Ramdas and Rinaldo 2023).
+Ranks begin anew from the reference after each stretch; chances add up, so N numbers bring a false alarm with
+a chance of at most N / c. This is a theorem for any distribution, not an approximation for a normal one.
 
 What it does not cover: numbers that are not exchangeable although nothing is wrong, such as latencies by
 day and by night. That is a change, too, and it is told.
