@@ -52,13 +52,14 @@ def _options(
 def build() -> typer.Typer:
     """The command with all its verbs; modules of verbs import the rooms only when a verb is used."""
     if not app.registered_commands:
-        from glasshouse.cli import chat, evaluate, export, rate, run, serve, tokenizer, train
+        from glasshouse.cli import chat, evaluate, export, monitor, rate, run, serve, tokenizer, train
 
         run.register(app)
         evaluate.register(app)
         chat.register(app)
         rate.register(app)
         serve.register(app)
+        monitor.register(app)
         export.register(app)
         app.add_typer(train.app, name="train")
         app.add_typer(tokenizer.app, name="tokenizer")

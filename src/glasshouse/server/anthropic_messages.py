@@ -17,7 +17,8 @@ from glasshouse.inference.reply_plan import ReplyPlan
 from glasshouse.inference.reply_stream import ReplyStream
 from glasshouse.inference.request import Delta, Event, Finish, Grammar, PromptRead, Request
 from glasshouse.inference.sampling import Sampling
-from glasshouse.server import anthropic_prompt, genai
+from glasshouse.llm import genai
+from glasshouse.server import anthropic_prompt
 from glasshouse.server.anthropic_blocks import Blocks
 from glasshouse.server.anthropic_types import (
     ERRORS,

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from torch import Tensor
 from torch.nn import functional
 
-from glasshouse.server import genai
+from glasshouse.llm import genai
 from glasshouse.server.body import StrictRoute
 from glasshouse.server.call import Call
 from glasshouse.server.errors import bad_request

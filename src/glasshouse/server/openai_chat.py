@@ -17,7 +17,7 @@ from glasshouse.inference.reply_parser import Part, ReasoningDelta, TextDelta, T
 from glasshouse.inference.reply_plan import ReplyPlan
 from glasshouse.inference.reply_stream import ReplyStream
 from glasshouse.inference.request import Delta, Event, Finish, PromptRead, Request, TokenScore
-from glasshouse.server import genai
+from glasshouse.llm import genai
 from glasshouse.server import openai_sampling as options
 from glasshouse.server.body import StrictRoute
 from glasshouse.server.call import Call

@@ -20,7 +20,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from glasshouse.inference.request import Event, Finish, PromptRead, Request
-from glasshouse.server import genai
+from glasshouse.llm import genai
 from glasshouse.server import openai_sampling as options
 from glasshouse.server.body import StrictRoute
 from glasshouse.server.call import Call

@@ -9,7 +9,7 @@ from glasshouse.inference.reply_plan import ToolUse
 from glasshouse.inference.request import Grammar
 from glasshouse.inference.sampling import Sampling
 from glasshouse.inference.tool_grammar import ToolChoice
-from glasshouse.server import genai
+from glasshouse.llm import genai
 from glasshouse.server.call import Call
 from glasshouse.server.errors import bad_request
 from glasshouse.server.openai_requests import (

@@ -24,7 +24,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from glasshouse.core.errors import ConfigError, MissingExtraError
-from glasshouse.server import genai
+from glasshouse.llm import genai
 from glasshouse.server.call import Call
 
 
