@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from glasshouse.core.devices import machine
-from glasshouse.model.folders import MODEL_STAGES
+from glasshouse.core.model_folders import MODEL_STAGES
 
 pytestmark = pytest.mark.accept
 

@@ -44,7 +44,7 @@ def chat(
     ] = None,
 ) -> None:
     """Talk with a model. Type /help inside. Lines piped in are answered one by one."""
-    from glasshouse.model.folders import resolve_model
+    from glasshouse.core.model_folders import resolve_model
 
     folder = resolve_model(model)
     from glasshouse.inference import LanguageModel

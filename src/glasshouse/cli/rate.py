@@ -73,8 +73,8 @@ def rate(
             fix="set --temperature 1, or name another model with --other",
         )
     from glasshouse.alignment.human_feedback import FeedbackFolder, Rated
+    from glasshouse.core.model_folders import resolve_model
     from glasshouse.inference import LanguageModel
-    from glasshouse.model.folders import resolve_model
 
     def opened(name: str | None) -> Rated:
         folder = resolve_model(name)

@@ -64,7 +64,7 @@ def serve(
 ) -> None:
     """Serve a model over HTTP. Ctrl-C or SIGTERM lets running replies end first."""
     from glasshouse.core.config import apply_overrides
-    from glasshouse.model.folders import resolve_model
+    from glasshouse.core.model_folders import resolve_model
     from glasshouse.server.keys import Keys, check_address
     from glasshouse.server.settings import ServerSettings
 

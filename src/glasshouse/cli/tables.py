@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from glasshouse.model.folders import MODEL_STAGES
+from glasshouse.core.model_folders import MODEL_STAGES
 from glasshouse.pipeline.summary import (
     CALIBRATION_FIGURES,
     WINDOW_MODELS,

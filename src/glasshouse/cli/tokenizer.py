@@ -155,7 +155,7 @@ def show(
 
 def _tokenizer_folder(name: Path | None) -> Path:
     """The folder with a tokenizer that a name means: itself, a run's, or the newest run's."""
-    from glasshouse.model.folders import resolve_model
+    from glasshouse.core.model_folders import resolve_model
 
     if name is None:
         return resolve_model(None)

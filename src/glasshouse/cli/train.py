@@ -139,7 +139,7 @@ def rejection(
     more: MoreData = None,
 ) -> None:
     """Fine-tune on the best of n replies to prompts, {"prompt": ..., "answer"?: ...} a line."""
-    from glasshouse.model.folders import reward_folder
+    from glasshouse.core.model_folders import reward_folder
     from glasshouse.pipeline.train import train_stage
 
     judge = [f"reward_model={reward_folder(reward)}"] if reward is not None else []
@@ -166,7 +166,7 @@ def ppo(
     more: MoreData = None,
 ) -> None:
     """Learn from a reward model, by replies to prompts, {"prompt": ...} a line."""
-    from glasshouse.model.folders import reward_folder
+    from glasshouse.core.model_folders import reward_folder
     from glasshouse.pipeline.train import train_stage
 
     changes = [f"reward_model={reward_folder(reward)}", *_adapted(lora)]

@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 
 from glasshouse.core import devices
+from glasshouse.core.model_folders import resolve_model
 from glasshouse.inference import LanguageModel
 from glasshouse.inference.memory_ceiling import free_bytes
 from glasshouse.llm.errors import NotAbleError, TimedOutError
 from glasshouse.llm.interface import Capabilities, Chunk, Completion, Request
 from glasshouse.llm.local import ROWS, LocalLLM, capabilities
 from glasshouse.model import Transformer
-from glasshouse.model.folders import resolve_model
 from glasshouse.model.gguf_reader import GGUFFile
 from glasshouse.model.hf_config import read_config, read_scheme
 from glasshouse.model.quantize import empty_quantized, size_in_bytes

@@ -90,8 +90,8 @@ def _at_address(text: str, settings: Mapping[str, Any]) -> LLM:
 
 
 def _here(text: str, settings: Mapping[str, Any]) -> LLM:
+    from glasshouse.core.model_folders import resolve_model
     from glasshouse.llm.local import LocalLLM
-    from glasshouse.model.folders import resolve_model
 
     _check(inspect.signature(LocalLLM.load).parameters, {"folder", "name"}, settings, text)
     return LocalLLM.load(resolve_model(text), name=text, **settings)

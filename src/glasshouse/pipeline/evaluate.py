@@ -8,7 +8,7 @@ from typing import Any
 
 from glasshouse.core.config import apply_overrides
 from glasshouse.core.errors import UsageError
-from glasshouse.model.folders import resolve_model
+from glasshouse.core.model_folders import resolve_model
 from glasshouse.pipeline.held_out import HeldOut, of_run, stretches
 from glasshouse.pipeline.recipe import Recipe, load_recipe
 from glasshouse.pipeline.run import load

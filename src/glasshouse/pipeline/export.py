@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glasshouse.core.errors import UsageError
-from glasshouse.model.folders import resolve_model
+from glasshouse.core.model_folders import resolve_model
 from glasshouse.pipeline.evaluate import held_out_rows, texts_for
 from glasshouse.pipeline.model_card import card
 

@@ -10,11 +10,11 @@ from typing import Any
 from glasshouse.alignment.constitution import Constitution
 from glasshouse.core.config import nearest
 from glasshouse.core.errors import DataError, UsageError
+from glasshouse.core.model_folders import MODEL_STAGES, TRAINING_STAGES, resolve_model
 from glasshouse.core.record import stage_key
 from glasshouse.core.seeds import derive
 from glasshouse.core.storage import hash_file, hash_folder
 from glasshouse.model import read_config
-from glasshouse.model.folders import MODEL_STAGES, TRAINING_STAGES, resolve_model
 from glasshouse.pipeline.recipe import ALIGNMENT_STAGES, STAGES, Recipe, section_settings
 from glasshouse.world import CONVERSATION_FIELDS
 

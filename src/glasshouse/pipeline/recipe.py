@@ -22,8 +22,8 @@ from pydantic import Field, model_validator
 
 from glasshouse.core.config import Config, apply_overrides, load_yaml, nearest
 from glasshouse.core.errors import ConfigError
+from glasshouse.core.model_folders import TRAINING_STAGES, resolve_model
 from glasshouse.model import ModelConfig, read_config
-from glasshouse.model.folders import TRAINING_STAGES, resolve_model
 from glasshouse.pipeline.stages.calibrate import CalibrateStage
 from glasshouse.pipeline.stages.constitution import EXACT, ConstitutionStage
 from glasshouse.pipeline.stages.context import ContextStage

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from glasshouse.core.devices import machine, pick
 from glasshouse.core.errors import GlasshouseError, InterruptedRunError, StorageError
+from glasshouse.core.model_folders import model_folder, resolve_model
 from glasshouse.core.progress import say
 from glasshouse.core.record import Record, hash_files, now, write_record
 from glasshouse.core.storage import read_json, write_json, write_text
-from glasshouse.model.folders import model_folder, resolve_model
 from glasshouse.pipeline.plan import Step, plan, up_to
 from glasshouse.pipeline.recipe import Recipe, load_recipe
 from glasshouse.pipeline.run_folder import PREVIOUS, RunFolder

@@ -10,9 +10,9 @@ from typing import Any
 
 from glasshouse.core.config import load_yaml
 from glasshouse.core.errors import DataError, UsageError
+from glasshouse.core.model_folders import MODEL_STAGES, TRAINING_STAGES
 from glasshouse.core.record import Record
 from glasshouse.core.storage import read_json
-from glasshouse.model.folders import MODEL_STAGES, TRAINING_STAGES
 from glasshouse.pipeline.run_folder import RunFolder
 
 RECIPE = "recipe.yaml"

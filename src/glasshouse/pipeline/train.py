@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from glasshouse.core.config import apply_overrides
-from glasshouse.model.folders import resolve_model
+from glasshouse.core.model_folders import resolve_model
 from glasshouse.pipeline.recipe import Recipe, load_recipe
 from glasshouse.pipeline.run import Run, run_recipe
 

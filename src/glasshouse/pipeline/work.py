@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glasshouse.core.model_folders import MODEL_STAGES, resolve_model, reward_folder
 from glasshouse.core.progress import say
 from glasshouse.core.storage import read_json
-from glasshouse.model.folders import MODEL_STAGES, resolve_model, reward_folder
 from glasshouse.pipeline.plan import Step, init_seed, stage_seed
 from glasshouse.pipeline.recipe import ALIGNMENT_STAGES, Recipe
 from glasshouse.pipeline.run_folder import RunFolder

@@ -20,9 +20,9 @@ from glasshouse.alignment.constitution import Constitution
 from glasshouse.alignment.constitutional import ConstitutionalConfig, constitutional
 from glasshouse.alignment.critique import Critic, LLMCritic
 from glasshouse.alignment.world_critics import ExactCritic, SimulatedRaters
+from glasshouse.core.model_folders import resolve_model
 from glasshouse.core.storage import hash_folder
 from glasshouse.llm import LocalLLM
-from glasshouse.model.folders import resolve_model
 from glasshouse.pipeline.documents import read_rows
 from glasshouse.pipeline.stages.corpus import TRAIN
 from glasshouse.pipeline.stages.reinforcement import PromptData, examples, gold

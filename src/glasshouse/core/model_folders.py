@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from glasshouse.core import hub
 from glasshouse.core.config import nearest
 from glasshouse.core.errors import UsageError
 from glasshouse.core.record import read_record
-from glasshouse.model import hub
 
 RUNS = Path("runs")
 
