@@ -40,7 +40,7 @@ def at_most(hits, runs, rate=ALPHA):
 
 
 def naive(values, treated):
-    """The test that everybody knows, made after each outcome from the 20th on: whether it ever says p < 0.05."""
+    """The test that everybody knows, made after each outcome from the 20th on: whether ever p < 0.05."""
     n1 = np.cumsum(treated, -1)
     n0 = np.cumsum(~treated, -1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -86,7 +86,7 @@ def test_the_true_difference_is_inside_at_all_times(means):
 
 
 def test_power_beside_a_z_test_of_fixed_size():
-    """Of the outcomes that a z-test with 80% power needs, the sequential one needs about half as many more."""
+    """What a z-test of fixed size needs for 80% power, and half as many more, is enough here."""
     rng = np.random.default_rng(5)
     values, treated = draw(rng, 200, (0.5, 0.6))
     found = refuted(values, treated, 0.5, 0.0)

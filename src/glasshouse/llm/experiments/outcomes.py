@@ -47,7 +47,7 @@ class Outcomes:
     """The file. Several processes may write to it at once."""
 
     def __init__(self, file: str | Path, *, create: bool = True) -> None:
-        """Raises DataError where there is no such file and none is to be made, StorageError for one of no use."""
+        """Raises DataError for a file that is missing and not to be made, StorageError for one of no use."""
         if not create and not Path(file).is_file():
             raise DataError("no such file", where=file, fix="name the file that the experiment writes to")
         try:

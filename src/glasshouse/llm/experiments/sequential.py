@@ -5,8 +5,8 @@ Each outcome y of an arm with probability p becomes one number, whose expectatio
     x = (y - m) / p_treated    or    x = -(y - m) / p_control
 
 where m is the mean of all outcomes before it (inverse propensity weighting, with a prediction taken off so
-that the variance is about that of a difference of means: Waudby-Smith et al., arXiv:2103.06476). Arms are drawn
-independently of outcomes, so the x - difference are the steps of a martingale, and two tests follow:
+that the variance is about that of a difference of means: Waudby-Smith et al., arXiv:2103.06476). Arms are
+drawn independently of outcomes, so x - difference is the step of a martingale, and two tests follow:
 
 exact       for outcomes within stated bounds (0 or 1, a judge's 1 to 10): capital from betting against a
             difference d, the product of 1 + l * (x - d). Under the truth it is a non-negative martingale, so
