@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote
@@ -90,29 +92,32 @@ def serve(
     settings = ServerSettings.parse(chosen, source="serve")
     known = Keys.load(keys)
     check_address(settings.host, known)
-    remote = model is not None and model.startswith(("http://", "https://"))
-    if remote and (adapters or limits):
-        raise UsageError("adapters and the engine's limits are a matter of the server that runs the model")
-    if upstream_key is not None and not remote:
-        raise UsageError(
-            "--upstream-key is for another server's model", fix="name one: http://host:port/v1#NAME"
-        )
-    folder = None if remote else resolve_model(model)
+    if model is not None and model.startswith(("http://", "https://")):
+        if adapters or limits:
+            raise UsageError(
+                "adapters and the engine's limits are a matter of the server that runs the model"
+            )
+        source = model.partition("#")[0]
+        start: Callable[[], Service | Proxy] = partial(_proxy, model, name, upstream_key, settings)
+    else:
+        if upstream_key is not None:
+            fix = "name one: http://host:port/v1#NAME"
+            raise UsageError("--upstream-key is for another server's model", fix=fix)
+        folder = resolve_model(model)
+        source = str(folder)
+        start = partial(_service, folder, name, settings, limits, adapters or [], device)
 
     from glasshouse.server.app import build
     from glasshouse.server.logs import RequestLog
     from glasshouse.server.process import Process, listen, run
 
     bound = listen(settings.host, settings.port)
-    if folder is None:
-        service = _proxy(model or "", name, upstream_key, settings)
-    else:
-        service = _service(folder, name, settings, limits, adapters or [], device)
+    service = start()
     address = f"http://{_in_url(settings.host)}:{bound.getsockname()[1]}"
     log = RequestLog(settings.log_content)
     log.take_over()
     app = build(service, known, log)
-    run(Process(app, service, lambda: _greet(service, folder, address, bool(known))), bound)
+    run(Process(app, service, lambda: _greet(service, source, address, bool(known))), bound)
 
 
 def _proxy(model: str, name: str | None, variable: str | None, settings: ServerSettings) -> Proxy:
@@ -180,15 +185,15 @@ def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _greet(service: Service | Proxy, folder: Path | None, address: str, keyed: bool) -> None:
+def _greet(service: Service | Proxy, source: str, address: str, keyed: bool) -> None:
     """What one needs to know for a first request."""
     from glasshouse.server.service import Service
 
     if isinstance(service, Service):
         size = service.model.model.num_parameters()
-        about = f"{folder}, {size:,} parameters, {service.context} tokens of context"
+        about = f"{source}, {size:,} parameters, {service.context} tokens of context"
     else:
-        about = f"in front of {service.upstream.address}"
+        about = f"in front of {source}"
     key = " -H 'Authorization: Bearer YOUR_KEY'" if keyed else ""
     body = f'{{"model": "{service.name or "NAME"}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
     print(f"{address} serves {', '.join(service.models) or 'every model'}: {about}")
