@@ -586,9 +586,7 @@ def test_a_server_that_is_not_there_an_odd_one_and_a_redirect(behind):
 def test_our_own_time_limit_holds_before_and_within_a_reply(behind):
     go = threading.Event()
     with in_front(behind.url, request_timeout=0.3) as server:
-        behind.reply = lambda path, body: (
-            go.wait(20) and (200, {}, []) if False else (200, EVENTS, [lambda: go.wait(20)])
-        )
+        behind.reply = streaming(lambda: go.wait(20))
         told = server.post(CHAT, model="near", messages=HELLO)
         assert (told.status, told.error["code"], told.headers["x-should-retry"]) == (
             504,

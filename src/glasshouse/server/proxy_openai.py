@@ -152,7 +152,8 @@ async def _stream(
         yield b""
         try:
             async for together in events(response, call, seconds):
-                yield b"".join([_seen(each, tally, wanted) for each in together])
+                if made := b"".join([_seen(each, tally, wanted) for each in together]):
+                    yield made
             if not tally.ended:
                 raise broken_off()
         except Exception as error:

@@ -75,10 +75,11 @@ class Upstream:
 
     @asynccontextmanager
     async def asked(
-        self, method: str, path: str, body: Any, call: Call, timeout: float | None
+        self, method: str, path: str, body: Any, call: Call, until: float
     ) -> AsyncIterator[httpx2.Response]:
         """The answer's head; its body is still to be read. Leaving the block ends the request.
 
+        `until`: the call's seconds at which the time is over, here and below.
         Raises UpstreamError for a refusal, ApiError 502 where the server cannot be reached, 504 where the
         time is over.
         """
@@ -93,7 +94,7 @@ class Upstream:
         response = None
         try:
             with failures(), call.with_engine():
-                async with asyncio.timeout(timeout):
+                async with _over(until, call):
                     response = await self._client.send(request, stream=True)
                     if response.status_code != 200:
                         raise self._refusal(response, await response.aread())
@@ -103,14 +104,12 @@ class Upstream:
                 await response.aclose()
 
     async def whole(
-        self, method: str, path: str, body: Any, call: Call, timeout: float | None
+        self, method: str, path: str, body: Any, call: Call, until: float
     ) -> tuple[bytes, dict[str, str]]:
         """The answer's body, and those of its headers that clients act on. Raises what `asked` raises."""
-        began = call.seconds
-        async with self.asked(method, path, body, call, timeout) as response:
-            left = None if timeout is None else timeout - (call.seconds - began)
+        async with self.asked(method, path, body, call, until) as response:
             with failures(), call.with_engine():
-                async with asyncio.timeout(left):
+                async with _over(until, call):
                     return await response.aread(), kept(response.headers)
 
     async def close(self) -> None:
@@ -167,6 +166,10 @@ def failures() -> Iterator[None]:
         raise broken_off() from None
 
 
+def _over(until: float, call: Call) -> asyncio.Timeout:
+    return asyncio.timeout(max(until - call.seconds, 0.0))
+
+
 def broken_off() -> ApiError:
     return ApiError(502, f"{BEHIND} broke its answer off", code="upstream_broken")
 
@@ -178,13 +181,13 @@ def _unreachable() -> ApiError:
 async def events(response: httpx2.Response, call: Call, until: float) -> AsyncIterator[list[bytes]]:
     """Server-sent events as they come, each whole and with the blank line that ends it.
 
-    `until`: the call's seconds at which the time is over. Raises ApiError 502 for a stream that breaks, 504.
+    Raises ApiError 502 for a stream that breaks, 504 where the time is over.
     """
     pieces, rest = response.aiter_bytes(), b""
     while True:
         try:
             with failures(), call.with_engine():
-                async with asyncio.timeout(max(until - call.seconds, 0.0)):
+                async with _over(until, call):
                     piece = await anext(pieces)
         except StopAsyncIteration:
             if rest.strip():
