@@ -751,7 +751,7 @@ def test_the_command_stands_in_front_and_ends_on_sigterm(server):
         connection.request("POST", CHAT, body, {"content-type": "application/json"})
         assert json.loads(connection.getresponse().read())["usage"]["completion_tokens"] == 4
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
         assert process.returncode == 0
         assert SECRET not in greeting + out + err
     finally:
