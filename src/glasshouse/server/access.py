@@ -9,7 +9,7 @@ from glasshouse.server.call import Call
 from glasshouse.server.errors import ApiError, draining
 from glasshouse.server.keys import Keys
 from glasshouse.server.keys import Scope as KeyScope
-from glasshouse.server.service import Service
+from glasshouse.server.service import Front
 
 OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/docs"})
 """Need no key: they tell nothing about anybody."""
@@ -33,7 +33,7 @@ WORK = frozenset({"generate", "embed"})
 class Access:
     """Middleware: 401 without a known key, 403 without the scope, 503 for new work while draining."""
 
-    def __init__(self, app: ASGIApp, service: Service, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, service: Front, keys: Keys) -> None:
         self._app, self._service, self._keys = app, service, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -28,15 +28,21 @@ from glasshouse.tools.definition import ToolDefinition
 async def encode(
     service: Service, body: CountTokensRequest, tools: Sequence[dict[str, Any]]
 ) -> tuple[int, ...]:
-    """Ids of the whole prompt. A last message of the assistant's is a beginning that the reply goes on with.
+    """Ids of the whole prompt. Raises ApiError 400 as `conversation` does, and for one that is too long."""
+    messages, prefill = conversation(body, service.signer)
+    return await encode_chat(service, "anthropic", with_tool_names(messages), tools, prefill)
 
-    Raises ApiError 400 for a thinking block that we did not sign, and for a prompt that is too long.
+
+def conversation(body: CountTokensRequest, signer: Signer) -> tuple[list[dict[str, Any]], str | None]:
+    """The messages, and the beginning of the reply where the last message is the assistant's.
+
+    Raises ApiError 400 for a thinking block that we did not sign, and for a beginning that is none.
     """
     messages: list[dict[str, Any]] = []
     if body.system is not None:
         messages.append({"role": "system", "content": _text(body.system)})
     for message in body.messages:
-        for made in _messages(message, service.signer):
+        for made in _messages(message, signer):
             last: dict[str, Any] = messages[-1] if messages else {"role": ""}
             if made["role"] == last["role"] == "user":  # consecutive turns of one role are one turn
                 last["content"] += "\n" + made["content"]
@@ -56,7 +62,7 @@ async def encode(
             raise bad_request("messages: final assistant content cannot end with trailing whitespace")
         if not messages:
             raise bad_request("messages: at least one message of the user is needed")
-    return await encode_chat(service, "anthropic", with_tool_names(messages), tools, prefill)
+    return messages, prefill
 
 
 def _messages(message: Any, signer: Signer) -> Iterator[dict[str, Any]]:

@@ -8,8 +8,7 @@ a route      strict JSON, a pydantic model of the body, the engine
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,6 +27,8 @@ from glasshouse.server import (
     models,
     openai_chat,
     openai_completions,
+    proxy_anthropic,
+    proxy_openai,
     tokens,
 )
 from glasshouse.server.access import OPEN, Access
@@ -37,30 +38,39 @@ from glasshouse.server.errors import ApiError, invalid
 from glasshouse.server.keys import Keys
 from glasshouse.server.logs import RequestLog
 from glasshouse.server.metrics import Metrics
+from glasshouse.server.proxy import Proxy
 from glasshouse.server.recording import Recording, respond
-from glasshouse.server.service import Service
+from glasshouse.server.service import Front, Service
 from glasshouse.server.telemetry import Telemetry
 
 DESCRIPTION = "One model behind the APIs of OpenAI and Anthropic."
 
+ROOMS = (openai_chat, openai_completions, embeddings, anthropic_messages, models, tokens)
+"""Routes that lead to our own engine."""
+
 
 def build(
-    service: Service,
+    service: Service | Proxy,
     keys: Keys | None = None,
     log: RequestLog | None = None,
     telemetry: Telemetry | None = None,
 ) -> FastAPI:
-    """The ASGI application of one service. Its end closes the engine."""
+    """The ASGI application of one service, or before another server. Its end closes the engine."""
     keys = keys or Keys()
     log = log or RequestLog(service.settings.log_content)
     telemetry = telemetry or Telemetry(service.settings.traces)
-    counted = Metrics(service.engine)
+    if isinstance(service, Service):
+        counted = Metrics(service.engine)
+        rooms = [room.router(service) for room in ROOMS]
+    else:
+        counted = Metrics()
+        rooms = [proxy_openai.router(service), proxy_anthropic.router(service)]
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         yield
         service.draining = True
-        await asyncio.to_thread(service.engine.close)
+        await service.close()
         telemetry.close()
 
     app = FastAPI(
@@ -76,9 +86,8 @@ def build(
     app.add_middleware(Recording, log=log, metrics=counted, telemetry=telemetry)
     app.add_exception_handler(RequestValidationError, _refuse_body)
     app.add_exception_handler(HTTPException, _refuse)
-    for room in (openai_chat, openai_completions, embeddings, anthropic_messages, models, tokens, health):
-        app.include_router(room.router(service))
-    app.include_router(metrics.router(counted))
+    for room in (*rooms, health.router(service), metrics.router(counted)):
+        app.include_router(room)
 
     @app.get("/docs", include_in_schema=False)
     async def read_docs() -> Response:
@@ -104,15 +113,14 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return respond(Call.of(request.scope), own)
 
 
-def _finished(document: dict[str, Any], service: Service, keyed: bool) -> dict[str, Any]:
+def _finished(document: dict[str, Any], service: Front, keyed: bool) -> dict[str, Any]:
     """What the routes cannot say: which models and tokens there are, and how a key is given."""
     schemas = document["components"]["schemas"]
     for schema in schemas.values():
         field = schema.get("properties", {}).get("model")
         if field is not None and "model" in schema.get("required", ()) and field.get("maxLength"):
-            field["enum"] = service.models
-    width = service.model.model.config.hidden_size
-    _bound(schemas, {"token-id": service.tokenizer.vocab_size - 1, "width": width})
+            field |= {"enum": list(service.models)} if service.models else {}
+    _bound(schemas, service.bounds)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     document["components"]["securitySchemes"] = {
@@ -127,7 +135,7 @@ def _finished(document: dict[str, Any], service: Service, keyed: bool) -> dict[s
     return document
 
 
-def _bound(schema: Any, most: dict[str, int]) -> None:
+def _bound(schema: Any, most: Mapping[str, int]) -> None:
     """Give numbers of these formats the maximum that the model sets."""
     if isinstance(schema, dict):
         if schema.get("type") == "integer" and schema.get("format") in most:

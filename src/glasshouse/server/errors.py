@@ -36,7 +36,7 @@ ANTHROPIC_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-"""By status; every other one is an `invalid_request_error` in both dialects."""
+"""By status; any other is an `invalid_request_error` in both dialects, or the server's where it is 5xx."""
 
 FIELDS = ("tools", "tool_choice", "response_format", "guided_json")
 """Fields of a body that the rooms below name when they complain."""
@@ -60,11 +60,14 @@ class ApiError(Exception):
 
     def body(self, dialect: Dialect, request_id: str) -> dict[str, Any]:
         if dialect == "anthropic":
-            kind = ANTHROPIC_TYPES.get(self.status, "invalid_request_error")
+            kind = ANTHROPIC_TYPES.get(self.status, self._else("api_error"))
             error = {"type": kind, "message": self.message}
             return {"type": "error", "error": error, "request_id": request_id}
-        kind = OPENAI_TYPES.get(self.status, "invalid_request_error")
+        kind = OPENAI_TYPES.get(self.status, self._else("server_error"))
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def _else(self, server: str) -> str:
+        return server if self.status >= 500 else "invalid_request_error"
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:

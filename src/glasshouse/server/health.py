@@ -9,14 +9,14 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from glasshouse.server.body import StrictRoute
-from glasshouse.server.service import Service
+from glasshouse.server.service import Front
 
 
 class Health(BaseModel):
     status: Literal["ok", "draining"]
 
 
-def router(service: Service) -> APIRouter:
+def router(service: Front) -> APIRouter:
     routes = APIRouter(route_class=StrictRoute, tags=["Operation"])
 
     @routes.get("/healthz", response_model=Health)

@@ -17,15 +17,31 @@ from glasshouse.server.body import StrictRoute
 from glasshouse.server.call import Call
 from glasshouse.server.openai_responses import ERRORS
 
+TOKENS = {
+    "prompt_tokens": "tokens of prompts",
+    "cached_tokens": "tokens of prompts that were still in the cache",
+    "new_tokens": "tokens of replies",
+}
+
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
 class Metrics:
-    """Counts requests; the engine's own figures are read when somebody asks."""
+    """Counts requests; the engine's own figures are read when somebody asks.
 
-    def __init__(self, engine: Engine) -> None:
+    Without an engine, before another server, tokens are counted as that one tells them.
+    """
+
+    def __init__(self, engine: Engine | None = None) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_EngineFigures(engine))
+        self._tokens: dict[str, Counter] = {}
+        if engine is not None:
+            self.registry.register(_EngineFigures(engine))
+        else:
+            self._tokens = {
+                name: Counter(f"glasshouse_{name}", what, registry=self.registry)
+                for name, what in TOKENS.items()
+            }
         labels = ("route", "status")
         self._requests = Counter(
             "glasshouse_requests",
@@ -69,6 +85,8 @@ class Metrics:
         self._open.inc()
 
     def end(self, call: Call, status: int) -> None:
+        for name, counter in self._tokens.items():
+            counter.inc(getattr(call, name))
         route = call.route or "other"  # never the path itself: strangers choose it
         self._open.dec()
         self._requests.labels(route, str(status)).inc()
@@ -93,11 +111,8 @@ class _EngineFigures(Collector):
             "glasshouse_pages_in_use", "pages of the KV cache that requests hold", stats.pages_in_use
         )
         yield GaugeMetricFamily("glasshouse_pages", "pages of the KV cache", stats.pages_total)
-        yield CounterMetricFamily("glasshouse_prompt_tokens", "tokens of prompts", stats.prompt_tokens)
-        yield CounterMetricFamily(
-            "glasshouse_cached_tokens", "tokens of prompts that were still in the cache", stats.cached_tokens
-        )
-        yield CounterMetricFamily("glasshouse_new_tokens", "tokens of replies", stats.new_tokens)
+        for name, what in TOKENS.items():
+            yield CounterMetricFamily(f"glasshouse_{name}", what, getattr(stats, name))
 
 
 def router(metrics: Metrics) -> APIRouter:

@@ -6,7 +6,6 @@ the rest is cancelled. A second signal ends at once.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import sys
@@ -20,7 +19,7 @@ from starlette.types import ASGIApp
 
 from glasshouse.core.errors import UsageError
 from glasshouse.inference.native_runner import NativeRunner
-from glasshouse.server.service import Service
+from glasshouse.server.service import Front, Service
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
@@ -48,7 +47,7 @@ def listen(host: str, port: int) -> socket.socket:
 class Process(uvicorn.Server):
     """Runs an application until a signal."""
 
-    def __init__(self, app: ASGIApp, service: Service, started: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, app: ASGIApp, service: Front, started: Callable[[], None] = lambda: None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -78,7 +77,7 @@ class Process(uvicorn.Server):
         if self._until is not None and not self.should_exit:
             late = time.monotonic() >= self._until
             if late:
-                await asyncio.to_thread(self.service.engine.close)  # ends every stream with an error
+                await self.service.close()  # ends every stream with an error
             self.should_exit = late or self.service.in_flight == 0
         return await super().on_tick(counter)
 
@@ -94,7 +93,8 @@ def run(process: Process, bound: socket.socket) -> None:
     Where the native runner has threads of its own, PyTorch's would only wait awake beside them.
     """
     sys.setswitchinterval(SWITCH)
-    if isinstance(process.service.engine.runner, NativeRunner):
+    service = process.service
+    if isinstance(service, Service) and isinstance(service.engine.runner, NativeRunner):
         torch.set_num_threads(1)
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on Windows; not where it is forbidden
         import resource

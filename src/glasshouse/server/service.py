@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 from glasshouse.inference.engine import Engine
 from glasshouse.inference.language_model import LanguageModel
@@ -19,6 +20,28 @@ from glasshouse.server.settings import ServerSettings
 from glasshouse.server.signatures import Signer
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.tools.formats import ReplyFormat, detect_format
+
+
+class Front(Protocol):
+    """What the layers of a server and its process need to know of whatever answers: a Service or a Proxy."""
+
+    settings: ServerSettings
+    draining: bool
+    in_flight: int  # requests for text or vectors that are not answered yet
+
+    @property
+    def models(self) -> Sequence[str]:
+        """Every name that a request may give; none where that is not for us to say."""
+        ...
+
+    @property
+    def bounds(self) -> Mapping[str, int]:
+        """Largest numbers that a request may hold, by their format in the OpenAPI document."""
+        ...
+
+    async def close(self) -> None:
+        """End what still runs, each with an error."""
+        ...
 
 
 @dataclass
@@ -69,6 +92,13 @@ class Service:
         """Bytes of the token that stands for most: a text of b bytes has at least b / longest tokens."""
         tokenizer = self.tokenizer
         return max(len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size))
+
+    @property
+    def bounds(self) -> Mapping[str, int]:
+        return {"token-id": self.tokenizer.vocab_size - 1, "width": self.model.model.config.hidden_size}
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self.engine.close)
 
     def adapter(self, model: str) -> str | None:
         """The adapter that a model's name asks for. Raises ApiError 404 for a name that is not served."""
