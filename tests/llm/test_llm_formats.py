@@ -133,8 +133,8 @@ def test_pydantic_types_check_normalise_and_describe_themselves():
     assert Contact.model_validate_json(got.model_dump_json()) == got
     properties = Contact.model_json_schema()["properties"]
     assert [properties[key]["format"] for key in properties] == ["email", "phone-DE", "url", "date", "money"]
-    with pytest.raises(ValidationError, match="EUR 1234.50"):
-        TypeAdapter(Money).validate_json('"5,10 EUR"')
+    with pytest.raises(ValidationError, match="as EUR 1234"):
+        TypeAdapter(Money).validate_json('"5.10"')
     with pytest.raises(ValidationError):
         TypeAdapter(Money).validate_json("5.10")
 

@@ -35,13 +35,19 @@ Normalise = Callable[[str], str]
 """Gives the one way to write a value, or raises ValueError that says what is wrong with it."""
 
 CURRENCIES = frozenset(
-    """AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD
-    CDF CHE CHF CHW CLF CLP CNY COP COU CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP
-    GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK
-    LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD OMR
-    PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL
-    THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD USN UYI UYU UYW UZS VED VES VND VUV WST XAF XAG XAU XCD XCG
-    XDR XOF XPD XPF XPT XSU XUA YER ZAR ZMW ZWG""".split()
+    re.findall(
+        r"[A-Z]{3}",
+        """
+        AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN
+        BZD CAD CDF CHE CHF CHW CLF CLP CNY COP COU CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD
+        FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS
+        KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK
+        MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR
+        SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH
+        UGX USD USN UYI UYU UYW UZS VED VES VND VUV WST XAF XAG XAU XCD XCG XDR XOF XPD XPF XPT XSU XUA
+        YER ZAR ZMW ZWG
+        """,
+    )
 )
 """Codes of ISO 4217 in use in 2025, funds and metals with them, without XTS (tests) and XXX (no currency)."""
 
@@ -76,7 +82,9 @@ class Money:
         if not found or (found["before"] is None) == (found["after"] is None):
             raise ValueError(f"{text!r} is no money; write a currency's code and an amount, as EUR 1234.50")
         if not _AMOUNT.fullmatch(found["amount"]):
-            raise ValueError(f"{text!r} has no plain amount; write no thousands' sign and a point: EUR 1234.50")
+            raise ValueError(
+                f"{text!r} has no plain amount; write a point and no thousands' sign, as EUR 1234.50"
+            )
         return cls(Decimal(found["amount"]), found["before"] or found["after"])
 
     def __str__(self) -> str:
