@@ -1,6 +1,6 @@
 """How much of what is planted the linter finds, rule by rule.
 
-    python tests/llm/prompts/score_lint.py [development|held_out] [--misses]
+    python tests/llm/prompts/score_lint.py [development|held_out|fresh] [--misses]
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
+from fresh_wordings import FRESH
 from generated_prompts import RULES, clean, faulty
 from prompt_wordings import DEVELOPMENT, HELD_OUT, Wordings
 
@@ -59,9 +60,11 @@ def score(words: Wordings, first: int, prompts: int = 200, clean_prompts: int = 
     return result
 
 
+SETS = {"development": (DEVELOPMENT, 0), "held_out": (HELD_OUT, 10_000), "fresh": (FRESH, 20_000)}
+"""Wordings, and the first of the seeds that are theirs."""
+
 if __name__ == "__main__":
-    held_out = "held_out" in sys.argv
-    got = score(HELD_OUT if held_out else DEVELOPMENT, 10_000 if held_out else 0)
+    got = score(*SETS[sys.argv[1] if len(sys.argv) > 1 else "development"])
     print(got.table())
     if "--misses" in sys.argv:
         for miss in got.missed:
