@@ -149,7 +149,9 @@ def _written(draft: Draft, chance: random.Random) -> Generated:
     else:
         written = rules
     heading = chance.choice(([], ["Rules:"], ["## Rules"], ["# How to do it"]))
-    instructions = [domain.persona + " " + domain.task] if chance.random() < 0.5 else [domain.persona, domain.task]
+    instructions = (
+        [domain.persona + " " + domain.task] if chance.random() < 0.5 else [domain.persona, domain.task]
+    )
     for paragraph in draft.background:
         instructions += ["", *_paragraph(paragraph, chance), ""]
     instructions += [*heading, *written]

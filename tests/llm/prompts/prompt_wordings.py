@@ -335,7 +335,9 @@ HELD_OUT = Wordings(
             ),
             "review",
             "earlier_reviews",
-            _object(mood={"enum": ["positive", "mixed", "negative"]}, topics={"type": "array", "items": _TEXT}),
+            _object(
+                mood={"enum": ["positive", "mixed", "negative"]}, topics={"type": "array", "items": _TEXT}
+            ),
             {"mood": "mixed", "topics": ["breakfast", "noise"]},
             ({"mood": "neutral", "topics": ["noise"]}, {"mood": "mixed", "topics": "noise"}),
         ),
@@ -416,7 +418,10 @@ HELD_OUT = Wordings(
             ),
             "application",
             "job_description",
-            _object(rating={"type": "integer", "minimum": 1, "maximum": 5}, facts={"type": "array", "items": _TEXT}),
+            _object(
+                rating={"type": "integer", "minimum": 1, "maximum": 5},
+                facts={"type": "array", "items": _TEXT},
+            ),
             {"rating": 4, "facts": ["welder since 2015", "has a licence"]},
             ({"rating": 7, "facts": ["welder"]}, {"rating": "4", "facts": ["welder"]}),
         ),

@@ -1,6 +1,6 @@
 """How much of what is planted the linter finds, rule by rule.
 
-    python tests/llm/prompts/score_lint.py [development|held_out|fresh] [--misses]
+python tests/llm/prompts/score_lint.py [development|held_out|fresh] [--misses]
 """
 
 from __future__ import annotations

@@ -78,10 +78,14 @@ def _ours(messages: list[Read]) -> Iterator[Sentence]:
 
 def _over_constrained(messages: list[Read]) -> Iterator[Finding]:
     total, line = 0.0, None
-    for sentence in _ours(messages):
-        total += weight(sentence)
-        if total > HARD_DEMANDS and line is None:
-            line = sentence.line
+    for message in messages:
+        if message.section.role == "assistant":
+            continue
+        for paragraph in message.paragraphs:
+            for sentence, demand in _weighed(paragraph):
+                total += demand
+                if total > HARD_DEMANDS and line is None:
+                    line = sentence.line
     if line is not None:
         yield Finding(
             "over-constrained",
@@ -91,13 +95,25 @@ def _over_constrained(messages: list[Read]) -> Iterator[Finding]:
         )
 
 
+def _weighed(paragraph: Paragraph) -> Iterator[tuple[Sentence, float]]:
+    """Sentences with the weight of what they demand. Where a quarter of many are demands, the others are rules
+    too, however they are put ("Tables are off limits.")."""
+    sentences = paragraph.sentences()
+    weights = [weight(sentence) for sentence in sentences]
+    rules = len(sentences) >= 8 and sum(map(bool, weights)) >= len(sentences) / 4
+    for sentence, demand in zip(sentences, weights, strict=True):
+        yield sentence, max(demand, 0.5) if rules and not sentence.heading else demand
+
+
 def _contradictions(messages: list[Read]) -> Iterator[Finding]:
     for conflict in conflicts(_ours(messages)):
         first, second = sorted((conflict.one, conflict.other), key=lambda sentence: sentence.line)
         yield Finding(
             "contradiction",
             second.line,
-            f'"{_short(second)}" and, in line {first.line}, "{_short(first)}" disagree about {conflict.about}',
+            f'"{_short(second)}" disagrees with itself about {conflict.about}'
+            if first is second
+            else f'"{_short(second)}" and, in line {first.line}, "{_short(first)}" disagree about {conflict.about}',
             "keep one of them, or say which case each is for",
         )
 

@@ -96,7 +96,9 @@ def _aliases(tree: nodes.Template, foreign: set[str]) -> dict[str, str]:
     for loop in tree.find_all((nodes.For, nodes.Assign)):
         source = loop.iter if isinstance(loop, nodes.For) else loop.node
         names = [source, *source.find_all(nodes.Name)]
-        known = [aliases[name.name] for name in names if isinstance(name, nodes.Name) and name.name in aliases]
+        known = [
+            aliases[name.name] for name in names if isinstance(name, nodes.Name) and name.name in aliases
+        ]
         targets = [loop.target, *loop.target.find_all(nodes.Name)]
         for target in targets:
             if known and isinstance(target, nodes.Name):
