@@ -199,7 +199,7 @@ def _over_constrained(draft: Draft, chance: random.Random, words: Wordings) -> N
 
 
 def _contradiction(draft: Draft, chance: random.Random, words: Wordings) -> None:
-    pair = list(chance.choice(words.contradictions))
+    pair = list(dict.fromkeys(chance.choice(words.contradictions)))
     chance.shuffle(pair)
     for sentence in pair:
         draft.demands.insert(chance.randrange(len(draft.demands) + 1), sentence)

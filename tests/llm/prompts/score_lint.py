@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from fresh_wordings import FRESH
 from generated_prompts import RULES, clean, faulty
 from prompt_wordings import DEVELOPMENT, HELD_OUT, Wordings
+from unseen_wordings import UNSEEN
 
 from glasshouse.llm.prompts.lint import lint
 from glasshouse.llm.prompts.template import Template
@@ -60,7 +61,10 @@ def score(words: Wordings, first: int, prompts: int = 200, clean_prompts: int = 
     return result
 
 
-SETS = {"development": (DEVELOPMENT, 0), "held_out": (HELD_OUT, 10_000), "fresh": (FRESH, 20_000)}
+SETS = {
+    "development": (DEVELOPMENT, 0), "held_out": (HELD_OUT, 10_000), "fresh": (FRESH, 20_000),
+    "unseen": (UNSEEN, 30_000),
+}
 """Wordings, and the first of the seeds that are theirs."""
 
 if __name__ == "__main__":
