@@ -32,8 +32,9 @@ class Score:
 
     def table(self) -> str:
         rows = [
-            f"{rule:28} {self.found[rule]:4} of {self.planted[rule]:4}  {self.found[rule] / self.planted[rule]:6.1%}"
+            f"{rule:28} {found:4} of {planted:4}  {found / planted:6.1%}"
             for rule in RULES
+            for found, planted in [(self.found[rule], self.planted[rule])]
         ]
         total = f"{'all':28} {self.found.total():4} of {self.planted.total():4}  {self.recall:6.1%}"
         return "\n".join([*rows, total, f"clean prompts flagged: {len(self.flagged)} of {self.clean}"])
@@ -62,7 +63,9 @@ def score(words: Wordings, first: int, prompts: int = 200, clean_prompts: int = 
 
 
 SETS = {
-    "development": (DEVELOPMENT, 0), "held_out": (HELD_OUT, 10_000), "fresh": (FRESH, 20_000),
+    "development": (DEVELOPMENT, 0),
+    "held_out": (HELD_OUT, 10_000),
+    "fresh": (FRESH, 20_000),
     "unseen": (UNSEEN, 30_000),
 }
 """Wordings, and the first of the seeds that are theirs."""

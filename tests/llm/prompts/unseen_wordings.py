@@ -5,6 +5,8 @@ wrote rules and wordings together; on the second (FRESH) it scored 74.1% at firs
 The author of this one knew the rules in general and did not look at them. It is not a sample of what people write.
 """
 
+# ruff: noqa: E501 -- sentences as they were written
+
 from prompt_wordings import Domain, Wordings, _object
 
 _TEXT = {"type": "string"}
@@ -128,7 +130,10 @@ UNSEEN = Wordings(
         ("Maintain a formal register.", "Keep it light and fun, like chatting with a friend."),
         ("Respond in English at all times.", "Use the language the question was asked in."),
         ("Do not use lists of any kind.", "Summarise the key takeaways as bullets."),
-        ("Base your answer strictly on the context below.", "Where the context is thin, fall back on your general knowledge."),
+        (
+            "Base your answer strictly on the context below.",
+            "Where the context is thin, fall back on your general knowledge.",
+        ),
         ("Do not ask the user for clarification.", "Ask follow-up questions until everything is clear."),
         ("Answer with full confidence.", "Make clear where you are uncertain."),
         ("Reason step by step before you answer.", "Output the label only, without any reasoning."),

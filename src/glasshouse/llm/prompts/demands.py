@@ -4,6 +4,8 @@ These are lists of English words, not understanding: a linter must be fast, work
 answer twice. They miss what is said in unusual words, and other languages altogether.
 """
 
+# ruff: noqa: E501, ISC004 -- lists of alternatives are searched for a word, not read line by line
+
 from __future__ import annotations
 
 import re
@@ -482,8 +484,12 @@ def _opposed(opposites: Opposites, sentences: list[Sentence]) -> tuple[Sentence,
             continue
         if (one := opposites.one.search(sentence.text)) and opposites.about in ("length", "tone"):
             other = opposites.other.search(sentence.text)
-            between = sentence.text[min(one.end(), other.end()) : max(one.start(), other.start())] if other else ""
-            if not _part(sentence) and re.fullmatch(r",? (?:but|yet|and|while)(?: also)?(?: \w+){0,2} ", between):
+            between = (
+                sentence.text[min(one.end(), other.end()) : max(one.start(), other.start())] if other else ""
+            )
+            if not _part(sentence) and re.fullmatch(
+                r",? (?:but|yet|and|while)(?: also)?(?: \w+){0,2} ", between
+            ):
                 return sentence, sentence  # "Be concise but thorough."
         if one:
             ones.append(sentence)

@@ -90,14 +90,14 @@ def _over_constrained(messages: list[Read]) -> Iterator[Finding]:
         yield Finding(
             "over-constrained",
             line,
-            f"there are about {total:.0f} demands; past {HARD_DEMANDS} each further one makes others be forgotten",
+            f"about {total:.0f} demands; past {HARD_DEMANDS} each further one makes others be forgotten",
             "keep those that matter, check the rest in code, or split the work into two prompts",
         )
 
 
 def _weighed(paragraph: Paragraph) -> Iterator[tuple[Sentence, float]]:
-    """Sentences with the weight of what they demand. Where a quarter of many are demands, the others are rules
-    too, however they are put ("Tables are off limits.")."""
+    """Sentences with the weight of what they demand. Where a quarter of many are demands, the others are
+    rules too, however they are put ("Tables are off limits.")."""
     sentences = paragraph.sentences()
     weights = [weight(sentence) for sentence in sentences]
     rules = len(sentences) >= 8 and sum(map(bool, weights)) >= len(sentences) / 4
@@ -108,12 +108,11 @@ def _weighed(paragraph: Paragraph) -> Iterator[tuple[Sentence, float]]:
 def _contradictions(messages: list[Read]) -> Iterator[Finding]:
     for conflict in conflicts(_ours(messages)):
         first, second = sorted((conflict.one, conflict.other), key=lambda sentence: sentence.line)
+        against = "itself" if first is second else f'"{_short(first)}" in line {first.line}'
         yield Finding(
             "contradiction",
             second.line,
-            f'"{_short(second)}" disagrees with itself about {conflict.about}'
-            if first is second
-            else f'"{_short(second)}" and, in line {first.line}, "{_short(first)}" disagree about {conflict.about}',
+            f'"{_short(second)}" disagrees with {against} about {conflict.about}',
             "keep one of them, or say which case each is for",
         )
 
@@ -218,7 +217,7 @@ def _placement(messages: list[Read]) -> Iterator[Finding]:
                     "input-in-system",
                     part.line,
                     f"'{part.name}' may hold anything, and the system message is what models obey most",
-                    "put it into the user's message, or mark the input as trusted: true if it is your own text",
+                    "put it into the user's message, or mark the input as trusted: true where it is your own",
                 )
             if not part.delimited:
                 yield Finding(

@@ -40,7 +40,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Insertion:
-    """A place where an input goes. `delimited`: brackets, a fence or a filter tell where it begins and ends."""
+    """Where an input goes. `delimited`: brackets, a fence or a filter tell where it begins and ends."""
 
     name: str
     line: int

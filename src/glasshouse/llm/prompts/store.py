@@ -1,4 +1,4 @@
-"""A folder of prompts with all their versions: prompts/summary/1.md, 2.md, ... The newest has the highest number.
+"""A folder of prompts with all their versions: prompts/summary/1.md, 2.md; the highest is the newest.
 
 A version that was used is part of a record: labels, measurements and experiments name it. So its hash is
 written into prompts.lock.json when it is first used, and a file that has changed since then is refused. Keep
@@ -66,7 +66,7 @@ class PromptStore:
         return self.folder / name / f"{known[-1] if version is None else version}.md"
 
     def template(self, name: str, version: int | None = None) -> Template:
-        """To look at: nothing is recorded, and a changed version is given all the same. Raises ConfigError."""
+        """To look at: nothing is recorded, and a changed version is given too. Raises ConfigError."""
         path = self.path(name, version)
         status = path.stat()
         stamp = (status.st_mtime_ns, status.st_size)

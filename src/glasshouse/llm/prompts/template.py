@@ -203,7 +203,7 @@ class Template:
     def render(self, inputs: Mapping[str, Any] | None = None) -> Request:
         """The request with the values put in, labelled with prompt, version and hash.
 
-        Raises ConfigError for an input that is missing, not declared or of another type, naming file and line.
+        Raises ConfigError for an input that is missing, not declared or of another type, with file and line.
         """
         values = self._values(inputs or {})
         messages: list[Message] = []
