@@ -110,7 +110,7 @@ class Header(Config):
     inputs: dict[str, Input] = Field(default_factory=dict)
     output: dict[str, Any] | None = None  # a JSON Schema of the reply
     models: tuple[str, ...] = ()  # what it was written for; a hint for people
-    settings: Settings = Settings()
+    settings: Settings = Field(default_factory=lambda: Settings.parse({}))
     examples: tuple[Example, ...] = ()
 
 
