@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from glasshouse import llm as llm
     from glasshouse.inference.language_model import LanguageModel as LanguageModel
     from glasshouse.pipeline.run import Run as Run
     from glasshouse.pipeline.run import load as load
@@ -21,10 +22,13 @@ _LAZY = {
     "Run": ("glasshouse.pipeline.run", "Run"),
     "LanguageModel": ("glasshouse.inference.language_model", "LanguageModel"),
 }
-__all__ = ["LanguageModel", "Run", "__version__", "load", "run"]
+_ROOMS = ("llm",)  # rooms that are used as they are: glasshouse.llm("openai:NAME")
+__all__ = ["LanguageModel", "Run", "__version__", "llm", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"glasshouse.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'glasshouse' has no attribute {name!r}")
     module, attribute = _LAZY[name]

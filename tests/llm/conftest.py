@@ -6,9 +6,10 @@ How the wire looks is tested against real servers and real SDKs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
+from tests.llm.scripted_server import Wire
 
 from glasshouse.llm import Chunk, Completion, Request, Usage
 from glasshouse.llm.interface import Capabilities
@@ -95,3 +96,11 @@ def ask() -> Callable[..., Request]:
         return Request.parse({"messages": [{"role": "user", "content": text}], **changes})
 
     return make
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    """A scripted server on a real socket, for the real SDKs."""
+    wire = Wire()
+    yield wire
+    wire.stop()

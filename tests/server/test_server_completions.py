@@ -169,7 +169,7 @@ def test_what_cannot_be_answered_is_a_400_that_says_why(server, body, words):
 
 
 def test_an_impossible_score_is_a_number():
-    from glasshouse.server.token_scores import finite
+    from glasshouse.inference.token_names import finite
 
     assert finite(-math.inf) == -9999.0
     assert finite(float(torch.tensor(-1.5))) == -1.5

@@ -9,8 +9,8 @@ from tests.server.conftest import make_model, serving
 
 from glasshouse.inference import LanguageModel
 from glasshouse.inference.reply_parser import ReplyParser
+from glasshouse.inference.reply_stream import ReplyStream
 from glasshouse.inference.request import Delta, Finish
-from glasshouse.server.reply import ReplyStream
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.tools.formats import HERMES, ReplyFormat
 

@@ -196,7 +196,7 @@ def sample(
         for number, example in enumerate(examples)
         for choice in range(count)
     ]
-    with LocalLLM.load(policy, config.device) as llm:
+    with LocalLLM.load(policy, config.device, raw=True) as llm:
         said = [done.text for done in complete_all(llm, requests)]
     return [said[start : start + count] for start in range(0, len(said), count)]
 

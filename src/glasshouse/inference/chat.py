@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +93,11 @@ class ChatStream:
 
 
 def fit(
-    tokenizer: Tokenizer, messages: Sequence[Message], context: int, max_new_tokens: int
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    context: int,
+    max_new_tokens: int,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> tuple[list[int], list[Message], list[str]]:
     """The prompt's ids, the messages dropped to make it fit, and notes that say so.
 
@@ -103,7 +107,7 @@ def fit(
     room = min(max_new_tokens, context // 4)
     kept, dropped = list(messages), []
     while True:
-        ids = tokenizer.encode_chat(kept, add_generation_prompt=True).ids
+        ids = tokenizer.encode_chat(kept, add_generation_prompt=True, tools=tools).ids
         if len(ids) + room <= context:
             break
         turns = [place for place, message in enumerate(kept) if message["role"] != "system"]

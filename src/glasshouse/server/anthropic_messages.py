@@ -13,6 +13,8 @@ from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from glasshouse.inference.reply_plan import ReplyPlan
+from glasshouse.inference.reply_stream import ReplyStream
 from glasshouse.inference.request import Delta, Event, Finish, Grammar, PromptRead, Request
 from glasshouse.inference.sampling import Sampling
 from glasshouse.server import anthropic_prompt, genai
@@ -30,11 +32,9 @@ from glasshouse.server.anthropic_types import (
 from glasshouse.server.body import StrictRoute
 from glasshouse.server.call import Call
 from glasshouse.server.openai_sampling import COLDEST
-from glasshouse.server.reply import ReplyStream
 from glasshouse.server.running import Running
 from glasshouse.server.service import Service
 from glasshouse.server.sse import EventStream, event, unless_gone
-from glasshouse.server.tool_use import ReplyPlan
 
 PING = event({"type": "ping"}, "ping")
 
@@ -84,7 +84,7 @@ class _Message:
         prompt = await anthropic_prompt.encode(service, body, use.for_template())
         output = body.output_config.format if body.output_config else None
         asked = Grammar("json_schema", json.dumps(output.schema_)) if output else None
-        plan = ReplyPlan.of(service, prompt, use, asked)
+        plan = ReplyPlan.of(service.tokenizer, service.form, prompt, use, asked)
         temperature = 1.0 if body.temperature is None else body.temperature
         request = Request(
             prompt=prompt,

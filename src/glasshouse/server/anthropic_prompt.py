@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from glasshouse.inference.reply_plan import ToolUse
+from glasshouse.inference.template_messages import with_tool_names
 from glasshouse.server.anthropic_types import (
     AssistantMessageParam,
     CountTokensRequest,
@@ -17,10 +19,9 @@ from glasshouse.server.anthropic_types import (
     UserMessageParam,
 )
 from glasshouse.server.errors import bad_request
-from glasshouse.server.prompts import encode_chat, with_tool_names
+from glasshouse.server.prompts import encode_chat
 from glasshouse.server.service import Service
 from glasshouse.server.signatures import Signer
-from glasshouse.server.tool_use import ToolUse
 from glasshouse.tools.definition import ToolDefinition
 
 
@@ -108,7 +109,7 @@ def _text(content: str | Sequence[TextBlockParam]) -> str:
 
 
 def tool_use(body: CountTokensRequest) -> ToolUse:
-    """The tools and `tool_choice`. Raises ApiError 400 for a choice that is no tool of the request."""
+    """The tools and `tool_choice`. Raises an error for a choice that is no tool of the request."""
     tools = [ToolDefinition.from_anthropic(tool.model_dump()) for tool in body.tools or ()]
     match body.tool_choice:
         case None | ToolChoiceNone():

@@ -38,6 +38,9 @@ ANTHROPIC_TYPES = {
 }
 """By status; every other one is an `invalid_request_error` in both dialects."""
 
+FIELDS = ("tools", "tool_choice", "response_format", "guided_json")
+"""Fields of a body that the rooms below name when they complain."""
+
 
 class ApiError(Exception):
     """A request that ends with this status and message."""
@@ -105,7 +108,7 @@ def known(error: Exception) -> ApiError | None:
                 429, str(error), code="rate_limit_exceeded", headers={"retry-after": str(seconds)}
             )
         case UsageError() | DataError() | ModelError():
-            return ApiError(400, str(error))
+            return ApiError(400, str(error), param=str(error.where) if error.where in FIELDS else None)
         case GlasshouseError():
             return None
         case HTTPException():

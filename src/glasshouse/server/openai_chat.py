@@ -14,6 +14,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from glasshouse.inference.reply_parser import Part, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
+from glasshouse.inference.reply_plan import ReplyPlan
+from glasshouse.inference.reply_stream import ReplyStream
 from glasshouse.inference.request import Delta, Event, Finish, PromptRead, Request, TokenScore
 from glasshouse.server import genai
 from glasshouse.server import openai_sampling as options
@@ -23,12 +25,10 @@ from glasshouse.server.errors import bad_request
 from glasshouse.server.openai_requests import ChatRequest
 from glasshouse.server.openai_responses import STREAMED, ChatCompletion
 from glasshouse.server.prompts import encode_chat, template_messages
-from glasshouse.server.reply import ReplyStream
 from glasshouse.server.running import Running
 from glasshouse.server.service import Service
 from glasshouse.server.sse import COMMENT, EventStream, event, unless_gone
 from glasshouse.server.token_scores import chat_logprobs
-from glasshouse.server.tool_use import ReplyPlan
 
 
 def router(service: Service) -> APIRouter:
@@ -72,7 +72,7 @@ class _Chat:
                 raise bad_request("the last message must be the assistant's", "continue_final_message")
             prefill = messages.pop()["content"]
         prompt = await encode_chat(service, "openai", messages, use.for_template(), prefill)
-        plan = ReplyPlan.of(service, prompt, use, options.grammar(body))
+        plan = ReplyPlan.of(service.tokenizer, service.form, prompt, use, options.grammar(body))
         request = Request(
             prompt=prompt,
             max_new_tokens=service.new_tokens(len(prompt), asked),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 
+from glasshouse.inference.reply_plan import ToolUse
 from glasshouse.inference.request import Grammar
 from glasshouse.inference.sampling import Sampling
 from glasshouse.inference.tool_grammar import ToolChoice
@@ -20,7 +21,6 @@ from glasshouse.server.openai_requests import (
     NamedTool,
 )
 from glasshouse.server.service import Service
-from glasshouse.server.tool_use import ToolUse
 from glasshouse.tools.definition import ToolDefinition
 
 ANY_OBJECT = '{"type": "object"}'
@@ -97,7 +97,7 @@ def _guided(body: GenerationFields):
 
 
 def tool_use(body: ChatRequest) -> ToolUse:
-    """The tools and `tool_choice`. Raises ApiError 400 for a choice that is no tool of the request."""
+    """The tools and `tool_choice`. Raises an error for a choice that is no tool of the request."""
     tools = [ToolDefinition.from_openai(tool.model_dump()) for tool in body.tools or ()]
     choice: ToolChoice = "auto"
     name = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+from glasshouse.inference.template_messages import arguments_object, with_tool_names
 from glasshouse.server.body import LARGE
 from glasshouse.server.errors import Dialect, bad_request, too_long
 from glasshouse.server.openai_requests import AssistantMessage, Message, TextPart
@@ -106,17 +106,6 @@ def template_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return with_tool_names([_template_message(message) for message in messages])
 
 
-def with_tool_names(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages, results of tools with their tools' names, which some templates want."""
-    names: dict[str, str] = {}
-    for message in messages:
-        for call in message.get("tool_calls", ()):
-            names[call["id"]] = call["function"]["name"]
-        if message["role"] == "tool" and message["tool_call_id"] in names:
-            message["name"] = names[message["tool_call_id"]]
-    return messages
-
-
 def _template_message(message: Message) -> dict[str, Any]:
     role = "system" if message.role == "developer" else message.role
     made: dict[str, Any] = {"role": role, "content": _text(message.content)}
@@ -128,7 +117,10 @@ def _template_message(message: Message) -> dict[str, Any]:
                 {
                     "id": call.id,
                     "type": "function",
-                    "function": {"name": call.function.name, "arguments": _object(call.function.arguments)},
+                    "function": {
+                        "name": call.function.name,
+                        "arguments": arguments_object(call.function.arguments),
+                    },
                 }
                 for call in message.tool_calls
             ]
@@ -141,12 +133,3 @@ def _text(content: str | Sequence[Any] | None) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
-
-
-def _object(arguments: str) -> Any:
-    """Arguments as templates want them; what is no JSON object stays the text that it was."""
-    try:
-        value = json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
-    return value if isinstance(value, dict) else arguments

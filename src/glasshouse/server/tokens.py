@@ -10,13 +10,14 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from glasshouse.inference.token_names import token_name
 from glasshouse.server.body import Body, StrictRoute
 from glasshouse.server.call import Call
 from glasshouse.server.openai_requests import Message, TokenId, ToolParam
 from glasshouse.server.openai_responses import ERRORS
 from glasshouse.server.prompts import off_loop, template_messages, text_size
 from glasshouse.server.service import Service
-from glasshouse.server.token_scores import token_name
+from glasshouse.tools.definition import ToolDefinition
 
 
 class TokenizeText(Body):
@@ -92,7 +93,8 @@ def router(service: Service) -> APIRouter:
                 ids = [tokenizer.bos_id, *ids]
         else:
             messages = template_messages(body.messages)
-            tools = [tool.model_dump(exclude_none=True) for tool in body.tools or ()]
+            given = [ToolDefinition.from_openai(tool.model_dump()) for tool in body.tools or ()]
+            tools = [tool.for_template() for tool in given]  # as a chat shows them to the model
             generation = body.add_generation_prompt is not False
             encode = partial(tokenizer.encode_chat, messages, generation, tools or None)
             ids = (await off_loop(encode, size=text_size(messages))).ids

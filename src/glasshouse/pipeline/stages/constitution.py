@@ -64,7 +64,7 @@ def constitution(
     replay = (row["text"] for row in read_rows(corpus / TRAIN)) if corpus is not None else ()
     folder = model if config.critic_model is None else resolve_model(config.critic_model)
     exact = config.critic == EXACT
-    with nullcontext() if exact else LocalLLM.load(folder, config.device) as llm:
+    with nullcontext() if exact else LocalLLM.load(folder, config.device, raw=True) as llm:
         if llm is None:
             assert world is not None, "the recipe says whose judge it is"
             critic: Critic = ExactCritic(world, principles)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glasshouse.core.errors import UsageError
 from glasshouse.inference.grammar import json_rule
 from glasshouse.inference.reply_parser import ReplyParser
 from glasshouse.inference.request import Grammar
 from glasshouse.inference.tool_grammar import ToolChoice, tool_grammar
-from glasshouse.server.errors import bad_request
-from glasshouse.server.service import Service
+from glasshouse.tokenizer import Tokenizer
 from glasshouse.tools.definition import ToolDefinition, unique
-from glasshouse.tools.formats import opens_reasoning
+from glasshouse.tools.formats import ReplyFormat, opens_reasoning
 
 TAIL = 16
 """Tokens of a prompt's end in which an opened <think> would stand."""
@@ -22,7 +22,7 @@ TAIL = 16
 
 @dataclass(frozen=True)
 class ToolUse:
-    """The tools of a request and how they may be used. Raises ApiError 400 for a choice that is none."""
+    """The tools of a request and how they may be used. Raises UsageError for a choice that is none."""
 
     tools: tuple[ToolDefinition, ...] = ()
     choice: ToolChoice | ToolDefinition = "auto"
@@ -32,12 +32,12 @@ class ToolUse:
     def of(
         cls, tools: Sequence[ToolDefinition], choice: ToolChoice, name: str | None, parallel: bool
     ) -> ToolUse:
-        """`name` is that of a tool that must be called. Raises ApiError 400 where there is none such."""
+        """`name` is that of a tool that must be called. Raises UsageError where there is none such."""
         if not tools and (choice == "required" or name is not None):
-            raise bad_request("a tool is to be called, and there are no tools", "tool_choice")
+            raise UsageError("a tool is to be called, and there are no tools", where="tool_choice")
         named = [tool for tool in tools if tool.name == name]
         if name is not None and not named:
-            raise bad_request(f"there is no tool called '{name[:100]}'", "tool_choice")
+            raise UsageError(f"there is no tool called '{name[:100]}'", where="tool_choice")
         return cls(unique(tools), named[0] if named else choice, parallel)
 
     @property
@@ -58,55 +58,57 @@ class ReplyPlan:
     certain: bool  # every call follows the grammar
     reasoning_open: bool
     use: ToolUse
-    service: Service
+    form: ReplyFormat
 
     @classmethod
-    def of(cls, service: Service, prompt: Sequence[int], use: ToolUse, asked: Grammar | None) -> ReplyPlan:
-        """`asked` is the grammar of the reply's text. Raises ApiError 400, or UsageError of the tools'."""
+    def of(
+        cls,
+        tokenizer: Tokenizer,
+        form: ReplyFormat,
+        prompt: Sequence[int],
+        use: ToolUse,
+        asked: Grammar | None,
+    ) -> ReplyPlan:
+        """`asked` is the grammar of the reply's text. Raises UsageError for what cannot be."""
+        opened = (asked is None or use.active) and opens_reasoning(tokenizer.decode(prompt[-TAIL:]))
         if not use.active:
-            opened = asked is None and _opened(service, prompt)
-            return cls(asked, asked is None, False, opened, use, service)
-        form, opened = service.form, _opened(service, prompt)
+            return cls(asked, asked is None, False, opened, use, form)
         if form.calls is None:
-            raise bad_request("the chat template of this model knows no tools", "tools")
+            raise UsageError("the chat template of this model knows no tools", where="tools")
         choice = "required" if asked is not None and use.choice == "auto" else use.choice
         made = tool_grammar(
             use.tools,
             form,
-            service.tokenizer.special,
+            tokenizer.special,
             choice=choice,
             parallel=use.parallel,
             reasoning_open=opened,
         )
         if asked is not None and made is not None and use.choice == "auto":
             made = _either(made, asked)
-        return cls(made, True, made is not None, opened, use, service)
+        return cls(made, True, made is not None, opened, use, form)
 
     def parser(self) -> ReplyParser | None:
         """Reads one choice."""
         if not self.parsed:
             return None
         return ReplyParser(
-            self.service.form,
+            self.form,
             tools=self.use.active,
             reasoning_open=self.reasoning_open,
             certain=self.certain,
         )
 
 
-def _opened(service: Service, prompt: Sequence[int]) -> bool:
-    return opens_reasoning(service.tokenizer.decode(prompt[-TAIL:]))
-
-
 def _either(calls: Grammar, asked: Grammar) -> Grammar:
     """Calls, or a JSON text: what the model may choose from where both tools and a format are given."""
     if asked.kind != "json_schema":
-        raise bad_request("beside tools a reply's format can only be a JSON schema", "response_format")
+        raise UsageError("beside tools a reply's format can only be a JSON schema", where="response_format")
     assert isinstance(calls.source, str)
     assert isinstance(asked.source, str)
     start, _, rules = calls.source.partition("\n")
     try:
         schema = json.loads(asked.source)
     except ValueError as error:
-        raise bad_request(f"the schema is not valid JSON: {error}", "guided_json") from None
+        raise UsageError(f"the schema is not valid JSON: {error}", where="guided_json") from None
     return Grammar("lark", f"start: {start.removeprefix('start: ')} | %json {json_rule(schema)}\n{rules}")
