@@ -248,6 +248,15 @@ def test_strict_mode_follows_openais_own_helper_on_plain_models():
     assert for_provider(Reply.model_json_schema())[0] == to_strict_json_schema(Reply)
 
 
+@pytest.mark.parametrize("kind", [Bill, Node, list[Item], Item | Node, Bill | None])
+def test_anthropics_own_helper_takes_what_strict_mode_has(kind):
+    from anthropic import transform_schema
+
+    assert transform_schema(for_provider(Shape.of(kind).schema)[0])
+    several = {"type": "object", "properties": {"a": {"type": ["string", "integer", "null"]}}}
+    assert transform_schema(for_provider(several)[0])
+
+
 @pytest.mark.parametrize(
     "schema",
     [

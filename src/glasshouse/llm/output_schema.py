@@ -219,6 +219,12 @@ def _strict(schema: Any, root: Schema, removed: set[str]) -> Schema:
             raise NotStrictError("the keyword allOf")
         rest = {key: value for key, value in schema.items() if key != "allOf"}
         return _strict({**alone[0], **rest}, root, removed)
+    if isinstance(kinds := schema.get("type"), list):  # Anthropic's SDK takes one type at a place
+        rest = {key: value for key, value in schema.items() if key != "type"}
+        if "enum" in rest or "const" in rest:
+            return _strict(rest, root, removed)
+        branches = [{"type": kind} if kind == "null" else {"type": kind, **rest} for kind in kinds]
+        return _strict({"anyOf": branches}, root, removed)
     result: Schema = {}
     told: list[str] = []
     for key, value in schema.items():
@@ -272,12 +278,6 @@ def _closed(schema: Schema, root: Schema, removed: set[str]) -> Schema:
 
 
 def _or_null(schema: Schema) -> Schema:
-    if (
-        isinstance(kind := schema.get("type"), str)
-        and kind != "object"
-        and not schema.keys() & {"enum", "const"}
-    ):
-        return {**schema, "type": [kind, "null"]}
     if "anyOf" in schema:
         return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
     return {"anyOf": [schema, {"type": "null"}]}
