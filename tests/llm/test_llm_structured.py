@@ -334,7 +334,8 @@ def test_a_value_survives_the_way_through_strict_mode(data, kind):
     assert jsonschema_rs.validator_for(strict).is_valid(written)
     back = Shape.of(schema).from_provider(written, wrapped)
     assert jsonschema_rs.validator_for(schema).is_valid(back)
-    if "anyOf" not in json.dumps(schema):  # where branches overlap, another reading may be as right
+    # where branches overlap, or null is allowed beside absence, another reading may be as right
+    if "anyOf" not in json.dumps(schema) and "null" not in json.dumps(schema):
         assert back == value
 
 
