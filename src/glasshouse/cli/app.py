@@ -52,7 +52,7 @@ def _options(
 def build() -> typer.Typer:
     """The command with all its verbs; modules of verbs import the rooms only when a verb is used."""
     if not app.registered_commands:
-        from glasshouse.cli import chat, evaluate, export, monitor, rate, run, serve, tokenizer, train
+        from glasshouse.cli import chat, evaluate, export, monitor, prompts, rate, run, serve, tokenizer, train
 
         run.register(app)
         evaluate.register(app)
@@ -63,6 +63,7 @@ def build() -> typer.Typer:
         export.register(app)
         app.add_typer(train.app, name="train")
         app.add_typer(tokenizer.app, name="tokenizer")
+        app.add_typer(prompts.app, name="prompts")
     return app
 
 

@@ -1,0 +1,6 @@
+"""The generator of prompts is found by its tests, wherever pytest was started."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
