@@ -48,7 +48,7 @@ class Trained:
 
 
 def train(texts: Sequence[str], labels: Sequence[str], seed: int = 0) -> Trained:
-    """Raises DataError for texts without labels, empty texts, a single label, and labels with too few texts."""
+    """Raises DataError for empty texts, a single label, and labels with too few texts."""
     from sklearn.feature_extraction.text import CountVectorizer
 
     check(texts, labels)
@@ -57,8 +57,10 @@ def train(texts: Sequence[str], labels: Sequence[str], seed: int = 0) -> Trained
     rows = np.arange(len(texts))
     counted, terms = [], []
     for grams in ANALYZERS.values():
-        vectorizer = CountVectorizer(analyzer=grams, dtype=np.float64)
-        counted.append(vectorizer.fit_transform(texts).tocsr())
+        options: dict[str, Any] = {"analyzer": grams, "dtype": np.float64}
+        vectorizer = CountVectorizer(**options)
+        counts: Any = vectorizer.fit_transform(texts)
+        counted.append(counts.tocsr())
         terms.append(vectorizer.get_feature_names_out())
     table = _Table(counted, targets, _folds(texts, targets, seed))
     model, calibration = table.calibrated(rows)
