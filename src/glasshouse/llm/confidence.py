@@ -34,6 +34,12 @@ class Confidence(Protocol):
         ...
 
 
+async def asked(confidence: Confidence, llm: LLM, request: Request) -> tuple[Completion, float | None]:
+    """What `ask` gives; of a reply that was cut or withheld nobody is sure."""
+    completion, sure = await confidence.ask(llm, request)
+    return completion, sure if completion.finish in ("stop", "tool_calls") else None
+
+
 class MeanLogprob:
     """exp of the mean log-probability of the reply's tokens, 0 to 1: one over its perplexity."""
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from glasshouse.classify import TextClassifier
 from glasshouse.core.errors import UsageError
-from glasshouse.llm.confidence import Confidence
+from glasshouse.llm.confidence import Confidence, asked
 from glasshouse.llm.difficulty import likely_right, request_text
 from glasshouse.llm.errors import ContextTooLongError, LLMError
 from glasshouse.llm.interface import LLM, Capabilities, Chunk, Completion, Note, Request
@@ -111,7 +111,7 @@ class Route(Layer):
                 if self._unseen(tier):
                     return call.answer(tier, await self.tiers[tier].complete(request))
                 assert self.confidence is not None
-                completion, sure = await self.confidence.ask(self.tiers[tier], request)
+                completion, sure = await asked(self.confidence, self.tiers[tier], request)
             except LLMError as error:
                 call.failed(tier, error)
             else:
@@ -134,7 +134,7 @@ class Route(Layer):
                             yield chunk
                     return
                 assert self.confidence is not None
-                completion, sure = await self.confidence.ask(self.tiers[tier], request)
+                completion, sure = await asked(self.confidence, self.tiers[tier], request)
             except LLMError as error:
                 call.failed(tier, error, begun)
             else:
@@ -223,7 +223,7 @@ class _Call:
         self._asked(tier, completion)
         threshold = self.route.policy.accept[tier]
         assert not isinstance(threshold, str)
-        return sure is not None and sure >= threshold and completion.finish in ("stop", "tool_calls")
+        return sure is not None and sure >= threshold
 
     def answer(self, tier: int, completion: Completion, sure: float | None = None) -> Completion:
         """With the sums of all tiers, and a note."""

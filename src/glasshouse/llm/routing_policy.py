@@ -148,7 +148,7 @@ def prove(
     part = math.ceil(n * DESIGN_SHARE)
     design, proof = table.rows(order[:part]), table.rows(order[part:])
     tested = n - part
-    path = path_of(design, epsilon, delta, tested / part)
+    path = path_of(design, epsilon, tested / part)
     outcomes = [outcome_of(rule, proof) for rule in path]
     ps = fixed_sequence(((o.errors, o.accepted) for o in outcomes), epsilon, delta)
     passed = len(ps) - (1 if ps and ps[-1] > delta else 0)

@@ -13,7 +13,7 @@ import numpy as np
 from glasshouse.classify.calibration import logistic_curve, sigmoid
 from glasshouse.llm.routing_samples import Table
 
-LEVELS, BEGINNINGS = 60, 12
+LEVELS, BEGINNINGS = 40, 8
 """Rules tried out: confidences times probabilities of being enough."""
 
 
@@ -56,7 +56,7 @@ def outcome_of(rule: Rule, table: Table) -> Outcome:
     return Outcome(answers, asked, int(taken.sum()), int((wrong & taken).sum()), cost)
 
 
-def path_of(design: Table, epsilon: float, delta: float, scale: float) -> list[Rule]:
+def path_of(design: Table, epsilon: float, scale: float) -> list[Rule]:
     """Rules from careful to bold: each costs less than all before it, and errs more.
 
     Begins with the one that is likeliest to be proved on `scale` times as many rows.

@@ -16,7 +16,7 @@ from glasshouse.classify import TextClassifier
 from glasshouse.core.config import Config
 from glasshouse.core.errors import DataError, UsageError
 from glasshouse.files.jsonl import read_jsonl
-from glasshouse.llm.confidence import Confidence
+from glasshouse.llm.confidence import Confidence, asked
 from glasshouse.llm.difficulty import likely_right, request_text
 from glasshouse.llm.interface import LLM, Request
 
@@ -72,7 +72,7 @@ async def collect(
                 if confidence is None or tier is tiers[-1]:
                     completion = await tier.complete(request)
                 else:
-                    completion, found = await confidence.ask(tier, request)
+                    completion, found = await asked(confidence, tier, request)
                     sure.append(found)
                 right.append(bool(check(completion.text)))
                 cost.append(completion.cost)
