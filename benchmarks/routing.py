@@ -3,8 +3,8 @@
     python benchmarks/routing.py [--resamplings 200] [--samples 900]
 
 simulation   three tiers that cost 1, 4 and 20. Their probability of being right is known for each request,
-             and their confidence tells it, distorted. Over many labelled samples the cascade is calibrated anew,
-             and its true error rate among accepted answers is compared with the bound.
+             and their confidence tells it, distorted. Over many labelled samples the cascade is calibrated
+             anew, and its true error rate among accepted answers is compared with the bound.
 world        questions of the invented world, their difficulty by kind and size of numbers, answered by
              simulated tiers; the difficulty classifier reads them, trained on other phrasings and people
 
@@ -283,9 +283,8 @@ def main() -> None:
 def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
     first = rows[0]
     print(f"{title}: {first['resamplings']} samples of {first['samples']} labelled requests, delta {DELTA:g}")
-    print(
-        f"{'bound':>6} {'error':>7} {'broken':>7} {'without':>8} {'accepted':>9} {'saved':>7} {'heuristic':>10}"
-    )
+    heads = ("error", "broken", "without", "accepted", "saved", "heuristic")
+    print(f"{'bound':>6} " + " ".join(f"{head:>9}" for head in heads))
     for row in rows:
         print(
             f"{row['epsilon']:6.0%} {row['error']:9.1%} {row['broken']:9.1%} {row['broken_without']:9.1%} "

@@ -23,10 +23,8 @@ def held_out(routing, classifier):
 
 def test_it_holds_on_phrasings_and_people_never_seen(routing, held_out):
     found = routing.held_out(held_out, 4)
-    print(
-        f"held-out accuracy {found['accuracy']:.3f}, commonest {found['commonest']:.3f}, ECE {found['ece']:.3f}"
-    )
-    assert found["accuracy"] > found["commonest"] + 0.04
+    print({name: round(value, 3) for name, value in found.items()})
+    assert found["accuracy"] > (found["commonest"] + found["best"]) / 2
     assert found["ece"] < 0.08
     assert found["off_the_truth"] < 0.15
 
