@@ -1,12 +1,15 @@
 """Asking the cheapest model that will do: what it saves, and whether its guarantee holds.
 
-    python benchmarks/routing.py [--resamplings 200] [--samples 900]
+    python benchmarks/routing.py [--resamplings 200] [--samples 900] [--run RUN]
 
 simulation   three tiers that cost 1, 4 and 20. Their probability of being right is known for each request,
              and their confidence tells it, distorted. Over many labelled samples the cascade is calibrated
              anew, and its true error rate among accepted answers is compared with the bound.
 world        questions of the invented world, their difficulty by kind and size of numbers, answered by
              simulated tiers; the difficulty classifier reads them, trained on other phrasings and people
+run          with --run, and this part alone: questions of the run's world to its fine-tuned model, as they
+             are and with "think step by step", sure by the agreement of five replies; the last tier is a
+             simulation, the world's own truth. Samples are drawn from the answered questions
 
 The peer is the popular heuristic, long requests and those with certain words to the large model, with its
 two cutoffs set on the truth itself: as good as it can be at the same error rate. Writes
@@ -16,6 +19,7 @@ results/routing.json and docs/pictures/routing.svg.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import datetime
 import itertools
 import random
@@ -31,12 +35,16 @@ from glasshouse.classify import TextClassifier
 from glasshouse.classify.calibration import sigmoid
 from glasshouse.classify.quality import expected_calibration_error
 from glasshouse.core.devices import machine
-from glasshouse.core.storage import write_json
+from glasshouse.core.storage import read_json, write_json
+from glasshouse.llm import LLM, Completion, LocalLLM, Request
+from glasshouse.llm.confidence import Agreement
 from glasshouse.llm.difficulty import likely_right, train_difficulty
+from glasshouse.llm.layer import Layer
 from glasshouse.llm.routing_policy import prove
 from glasshouse.llm.routing_rules import Rule
-from glasshouse.llm.routing_samples import Table
-from glasshouse.world import World, WorldConfig, facts, language, places, reports, sums
+from glasshouse.llm.routing_samples import Table, collect
+from glasshouse.pipeline.recipe import load_recipe
+from glasshouse.world import Task, World, WorldConfig, facts, language, places, reports, sums
 
 HERE = Path(__file__).parent
 COSTS = np.array([1.0, 4.0, 20.0])
@@ -102,7 +110,7 @@ def best_heuristic(tried: Sequence[dict[str, float]], error: float) -> dict[str,
     return max((found for found in tried if found["error"] <= error), key=lambda found: found["saved"])
 
 
-def simulated(seed: int, n: int = 20_000, *, classifier: bool = True) -> Population:
+def simulated(seed: int, n: int = 10_000, *, classifier: bool = True) -> Population:
     """Tiers right with a probability that falls with difficulty, sure in a distorted and noisy way.
 
     Hard requests are longer and have more keywords, on the whole: the heuristic is worth something.
@@ -197,7 +205,7 @@ def careless(table: Table, epsilon: float) -> Rule:
     tiers = table.right.shape[1] - 1
     assert table.sure is not None
     best = Rule((float("inf"),) * tiers)
-    for level in np.quantile(table.sure, np.linspace(1, 0, 200)):
+    for level in np.quantile(table.sure, np.linspace(1, 0, 50)):
         rule = Rule((float(level),) * tiers)
         answers, _ = rule.walk(table.sure, None, len(table.right))
         taken = answers < tiers
@@ -246,14 +254,84 @@ def compare(population: Population, times: int, samples: int) -> list[dict[str, 
     return rows
 
 
+class Steps(Layer):
+    """The model, asked to show its steps."""
+
+    name = "with steps"
+
+    async def complete(self, request: Request) -> Completion:
+        (message,) = request.messages
+        asked = {**message, "content": f"{message['content']} Think step by step."}
+        return await self.inner.complete(request.model_copy(update={"messages": (asked,)}))
+
+
+class Truth(Layer):
+    """Stands for a model that is always right: the replies of the tasks themselves."""
+
+    name = "truth"
+
+    def __init__(self, inner: LLM, tasks: Sequence[Task]) -> None:
+        super().__init__(inner)
+        self.replies = {task.messages[-1]["content"]: task.reply for task in tasks}
+
+    async def complete(self, request: Request) -> Completion:
+        return Completion(self.replies[request.messages[-1]["content"]], "stop")
+
+
+def run_tasks(world: World, n: int) -> list[Task]:
+    """Questions in phrasings that the model never read."""
+    land, rng = world.land, world.rng("routing")
+    sources = (
+        facts.questions(land, rng, "heldout"),
+        facts.stranger_questions(land, rng, "heldout"),
+        places.two_steps(land, rng, "heldout", False),
+        language.translations(land, rng, "heldout"),
+        reports.extractions(land, rng, "heldout"),
+        sums.questions(land, rng, "heldout"),
+    )
+    return [next(sources[i % len(sources)]) for i in range(n)]
+
+
+def of_run(run: Path, times: int, samples: int, questions: int = 480) -> dict[str, Any]:
+    """Real replies and confidences: half of the questions teach the classifier, half are the population."""
+    recipe = load_recipe(run / "recipe.yaml")
+    assert recipe.world is not None
+    tasks = run_tasks(World(recipe.world, recipe.seed), questions)
+    agreement = Agreement(5, same=lambda completion: completion.text.rsplit(". ", 1)[-1])
+    with LocalLLM.load(run / "sft" / "model", "cpu") as model:
+        tiers = [model, Steps(model), Truth(model, tasks)]
+        asked = [
+            (Request.parse({"messages": task.messages, "max_new_tokens": 64}), task.check) for task in tasks
+        ]
+        answered = asyncio.run(collect(tiers, asked, agreement, at_once=12))
+    taught, kept = answered[: questions // 2], answered[questions // 2 :]
+    classifier = train_difficulty([x.text for x in taught], [x.right for x in taught])
+    texts = [x.text for x in kept]
+    population = Population(
+        np.array([x.right for x in kept], dtype=float),
+        np.array([x.sure for x in kept], dtype=float),
+        likely_right(classifier, texts, 3),
+        np.array([heuristic(text) for text in texts]),
+    )
+    rows = compare(population, times, samples)
+    right = population.chance.mean(axis=0).tolist()
+    print(f"right: {right[0]:.1%} as asked, {right[1]:.1%} with steps")
+    show("a run's own model", rows)
+    return {"questions": len(kept), "right": right, "classifier": classifier.measured, "cascade": rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--resamplings", type=int, default=200)
     parser.add_argument("--samples", type=int, default=900)
+    parser.add_argument("--run", type=Path, help="a run folder of the recipe pocket")
     options = parser.parse_args()
-    result: dict[str, Any] = {"date": datetime.date.today().isoformat(), "machine": machine()}
+    if options.run is not None:
+        record(run=of_run(options.run, options.resamplings, options.samples))
+        return
+    result: dict[str, Any] = {}
     population = simulated(1)
     result["simulation"] = compare(population, options.resamplings, options.samples)
     show("simulated tiers", result["simulation"])
@@ -270,7 +348,7 @@ def main() -> None:
         f"{quality['best']:.1%}, always the commonest tier {quality['commonest']:.1%}), "
         f"ECE {quality['ece']:.3f}"
     )
-    write_json(HERE / "results" / "routing.json", result)
+    record(**result)
     draw(
         {
             "simulated tiers": (population, result["simulation"]),
@@ -278,6 +356,13 @@ def main() -> None:
         },
         HERE.parent / "docs" / "pictures" / "routing.svg",
     )
+
+
+def record(**parts: Any) -> None:
+    """Write the parts into the results, beside those that are there."""
+    path = HERE / "results" / "routing.json"
+    result: dict[str, Any] = read_json(path) if path.is_file() else {}
+    write_json(path, {**result, "date": datetime.date.today().isoformat(), "machine": machine(), **parts})
 
 
 def show(title: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -88,6 +88,7 @@ class Route(Layer):
         self.confidence, self.classifier = confidence, classifier
         self._tallies = [_Tally() for _ in tiers]
         self._failed = 0
+        self._guarantee = policy.guarantee
 
     @property
     def name(self) -> str:
@@ -233,7 +234,6 @@ class _Call:
             self._asked(tier, completion)
         tally.answered += 1
         tally.answers_cost += completion.cost or 0.0
-        guarantee = route.policy.guarantee
         details = {
             "tier": tier,
             "tiers": tiers,
@@ -243,7 +243,7 @@ class _Call:
             "begin": route.policy.begin,
             "proved": bool(route.policy.evidence and route.policy.evidence.proved),
         }
-        what = f"tier {tier + 1} of {tiers} answered; {guarantee}"
+        what = f"tier {tier + 1} of {tiers} answered; {route._guarantee}"
         return noted(self.spent.reply(completion), Note("route", what, details))
 
 

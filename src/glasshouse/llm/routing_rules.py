@@ -95,23 +95,17 @@ def _accepts(sure: np.ndarray, right: np.ndarray) -> list[tuple[float, ...]]:
     confidence becomes a probability by a logistic curve. Where that does not rise, the confidence tells
     nothing, and the tier is taken whole or not at all.
     """
-    curves, pooled = [], []
+    told, worth = [], []  # by tier: the confidences, and what each is worth
     for tier in range(sure.shape[1]):
-        told = np.isfinite(sure[:, tier])
-        x, hits = sure[told, tier], right[told, tier]
-        slope, shift = logistic_curve(x, hits) if len(x) else (0.0, -math.inf)
-        share = float(hits.mean()) if len(x) else 0.0
-        curves.append((slope, shift, share))
-        pooled.append(sigmoid(slope * x + shift) if slope > 0 else np.full(len(x), share))
-    found = []
-    for level in _levels(np.concatenate(pooled), LEVELS):
-        odds = math.log(level) - math.log1p(-level) if 0 < level < 1 else math.copysign(math.inf, level - 0.5)
-        accept = tuple(
-            (odds - shift) / slope if slope > 0 else (-1e300 if share >= level else math.inf)
-            for slope, shift, share in curves
-        )
-        found.append(accept)
-    return found
+        known = np.isfinite(sure[:, tier])
+        x, hits = sure[known, tier], right[known, tier]
+        slope, shift = logistic_curve(x, hits) if len(x) else (0.0, 0.0)
+        told.append(x)
+        worth.append(sigmoid(slope * x + shift) if slope > 0 else np.full(len(x), hits.mean()))
+    return [
+        tuple(float(x[p >= level].min(initial=np.inf)) for x, p in zip(told, worth, strict=True))
+        for level in _levels(np.concatenate(worth), LEVELS)
+    ]
 
 
 def _levels(values: np.ndarray, most: int) -> list[float]:
