@@ -25,7 +25,10 @@ def plain(routing):
     return routing.simulated(2, 6000, classifier=False)
 
 
-@pytest.mark.parametrize(("which", "epsilon", "delta"), [("plain", 0.12, 0.2), ("population", 0.15, 0.1)])
+@pytest.mark.parametrize(
+    ("which", "epsilon", "delta"),
+    [("plain", 0.12, 0.2), pytest.param("population", 0.15, 0.1, marks=pytest.mark.accept)],
+)
 def test_the_bound_is_broken_no_more_often_than_stated_and_the_heuristic_saves_less(
     routing, which, epsilon, delta, request
 ):
