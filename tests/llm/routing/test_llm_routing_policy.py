@@ -34,8 +34,9 @@ def test_the_bound_is_broken_no_more_often_than_stated_and_the_heuristic_saves_l
 ):
     population = request.getfixturevalue(which)
     found = routing.resample(population, TIMES, 500, epsilon, delta, seed=3)
-    assert found["broken"] <= binom.ppf(0.99, TIMES, delta) / TIMES
-    assert found["broken_without"] > 2 * delta, "without the guarantee the bound is broken: the test can fail"
+    limit = binom.ppf(0.99, TIMES, delta) / TIMES
+    assert found["broken"] <= limit
+    assert found["broken_without"] > limit, "a careless threshold must fail this test"
     assert found["proved"] > 0.5
     heuristic = routing.best_heuristic(population.heuristics(), found["error"])
     assert found["saved"] > heuristic["saved"] + 0.05
