@@ -52,7 +52,18 @@ def _options(
 def build() -> typer.Typer:
     """The command with all its verbs; modules of verbs import the rooms only when a verb is used."""
     if not app.registered_commands:
-        from glasshouse.cli import chat, evaluate, export, monitor, prompts, rate, run, serve, tokenizer, train
+        from glasshouse.cli import (
+            chat,
+            evaluate,
+            export,
+            monitor,
+            prompts,
+            rate,
+            run,
+            serve,
+            tokenizer,
+            train,
+        )
 
         run.register(app)
         evaluate.register(app)

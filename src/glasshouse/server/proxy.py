@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from glasshouse.server import genai
+from glasshouse.llm import genai
 from glasshouse.server.call import Call
 from glasshouse.server.errors import ApiError
 from glasshouse.server.settings import ServerSettings

@@ -19,7 +19,7 @@ from glasshouse.inference.reply_parser import (
     ToolCallEnd,
     ToolCallStart,
 )
-from glasshouse.server import genai
+from glasshouse.llm import genai
 from glasshouse.server.anthropic_blocks import Blocks
 from glasshouse.server.anthropic_messages import PING
 from glasshouse.server.anthropic_prompt import conversation

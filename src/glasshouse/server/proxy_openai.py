@@ -12,7 +12,7 @@ from pydantic import Field
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from glasshouse.server import genai
+from glasshouse.llm import genai
 from glasshouse.server.body import Body, StrictRoute
 from glasshouse.server.call import Call
 from glasshouse.server.errors import ApiError
