@@ -18,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt \
       $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-SEEDS ?= 2027 4099
+SEEDS ?= 5303 7717
 MODEL ?=
 
 .PHONY: demo test parity accept bench lint docs clean
@@ -40,6 +40,8 @@ bench: $(VENV)/.parity
 	$(BIN)/python benchmarks/tokenizer.py
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/determinism.py
+	$(BIN)/python benchmarks/llm_overhead.py
+	$(BIN)/python benchmarks/routing.py
 	$(if $(GLASSHOUSE_TEST_DATA),$(BIN)/python benchmarks/alignment.py,@echo "set GLASSHOUSE_TEST_DATA for alignment beside trl")
 	$(if $(GLASSHOUSE_TEST_DATA),$(BIN)/python benchmarks/preference_reward.py,@echo "set GLASSHOUSE_TEST_DATA for a reward model on real pairs")
 	$(if $(MODEL),$(BIN)/python benchmarks/serving.py --model $(MODEL),@echo "set MODEL=runs/pocket/sft/model for many clients at once")

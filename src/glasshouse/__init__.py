@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from glasshouse import classify as classify
     from glasshouse import llm as llm
     from glasshouse.inference.language_model import LanguageModel as LanguageModel
     from glasshouse.pipeline.run import Run as Run
@@ -22,8 +23,8 @@ _LAZY = {
     "Run": ("glasshouse.pipeline.run", "Run"),
     "LanguageModel": ("glasshouse.inference.language_model", "LanguageModel"),
 }
-_ROOMS = ("llm",)  # rooms that are used as they are: glasshouse.llm("openai:NAME")
-__all__ = ["LanguageModel", "Run", "__version__", "llm", "load", "run"]
+_ROOMS = ("classify", "llm")  # used as they are: glasshouse.llm("openai:NAME")
+__all__ = ["LanguageModel", "Run", "__version__", "classify", "llm", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:

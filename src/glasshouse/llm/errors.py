@@ -29,6 +29,7 @@ class LLMError(GlasshouseError):
     """
 
     retryable = False
+    tries = 1  # calls that ended so, where a layer asked again
 
     def __init__(
         self,

@@ -156,6 +156,7 @@ class _Tries:
         self.tried = 0
         self.waits: list[float] = []
         self.reasons: list[str] = []
+        self.invalid = 0
         self.prompt_tokens = 0  # of the last try that told
 
     def done(self, completion: Completion) -> Completion:
@@ -167,6 +168,7 @@ class _Tries:
             "tries": self.tried + 1,
             "waits": tuple(self.waits),
             "reasons": tuple(self.reasons),
+            "validation_failures": self.invalid,
             "usage_untold": self.spent.untold,
             "last_usage": completion.usage,
         }
@@ -178,6 +180,7 @@ class _Tries:
         self.tried += 1
         self.spent.add(outcome)
         invalid = isinstance(error, InvalidOutputError)
+        self.invalid += invalid
         if not invalid and (not error.retryable or error.status in NEVER):
             if self.tried == 1:
                 raise error
@@ -218,7 +221,9 @@ class _Tries:
 
     def _last(self, error: LLMError, why: str) -> LLMError:
         tries = "1 try" if self.tried == 1 else f"{self.tried} tries"
-        return self.spent.error(error, f"{error.what.rstrip('.')}; given up after {tries}: {why}")
+        last = self.spent.error(error, f"{error.what.rstrip('.')}; given up after {tries}: {why}")
+        last.tries = self.tried
+        return last
 
     def _ask_again(self, error: InvalidOutputError, outcome: Completion | LLMError) -> None:
         changes: dict[str, Any] = {"messages": (*self.first.messages, *_correction(error, outcome))}

@@ -108,7 +108,7 @@ def test_a_watcher_that_fails_breaks_no_call_and_is_told_of_once(scripted, ask, 
 
 
 def test_notes_of_layers_tell_tries_cache_and_arm(scripted, ask, seen):
-    retry = Note("retry", "", {"tries": 4, "reasons": ("429", "bad", "bad"), "waits": (0.5,)})
+    retry = Note("retry", "", {"tries": 4, "validation_failures": 2})
     arm = Note("experiment", "", {"experiment": "tone", "arm": "a"})
     kept = Note("cache", "", {"hit": False})
     hit = Note("cache", "", {"hit": True})

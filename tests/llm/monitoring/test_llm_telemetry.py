@@ -257,7 +257,7 @@ def labels(**more):
 
 def test_prometheus_reads_every_figure(scripted, ask):
     metrics = PrometheusMetrics()
-    retried = Note("retry", "", {"tries": 3, "reasons": ("a", "b"), "waits": (0.1,)})
+    retried = Note("retry", "", {"tries": 3, "validation_failures": 1})
     outcomes = [
         REPLY,
         Completion("", "refusal", model="m-2026", notes=(retried,)),

@@ -68,10 +68,8 @@ class Call:
         details = note.details
         match note.layer:
             case "retry":
-                # Only a failure waits; a reply that does not hold is asked for again at once.
-                invalid = len(details.get("reasons", ())) - len(details.get("waits", ()))
-                self.tries = details.get("tries", 1)
-                self.validation_failures += details.get("validation_failures", invalid)
+                self.tries = details["tries"]
+                self.validation_failures += details["validation_failures"]
             case "cache":
                 self.cache_hit = bool(details.get("hit"))
                 if self.cache_hit:  # what was noted until now happened when the reply was made
@@ -91,7 +89,7 @@ class Call:
             self.error = CANCELLED
         if isinstance(error, LLMError):
             self.status, self.usage, self.cost = error.status, error.usage, error.cost
-            self.tries = getattr(error, "tries", 1)
+            self.tries = error.tries
         if self.error == "InvalidOutput":
             self.validation_failures += 1
 
