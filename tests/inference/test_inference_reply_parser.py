@@ -141,6 +141,7 @@ MISTRAL_CALLS = '[{"name": "f", "arguments": {"a": 1}, "id": "abc123def"}, {"nam
         (LLAMA, LLAMA_CALL, call(0, "f", '{"a": 1}')),
         (LLAMA, "<|python_tag|>" + LLAMA_CALL, call(0, "f", '{"a": 1}')),
         (LLAMA, f"{LLAMA_CALL}; {LLAMA_CALL}", [*call(0, "f", '{"a": 1}'), *call(1, "f", '{"a": 1}')]),
+        (LLAMA, LLAMA_CALL + " Done.", [*call(0, "f", '{"a": 1}'), TextDelta(" Done.")]),
         (LLAMA, '{"answer": 3}', [TextDelta('{"answer": 3}')]),
         (LLAMA, ' {"name": "f"', [TextDelta(' {"name": "f"')]),
         (LLAMA, "It is " + LLAMA_CALL, [TextDelta("It is " + LLAMA_CALL)]),

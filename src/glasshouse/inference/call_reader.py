@@ -69,6 +69,9 @@ class CallReader:
                 return False
             self._phase = "after"
             return True
+        if self._phase == "after" and not (self._form.array or self._form.closing):
+            self.ended, self.rest = True, self._todo  # white space, too: words may follow
+            return False
         self._todo = self._todo.lstrip(WHITE)
         form, todo = self._form, self._todo
         if self._phase == "after" and not form.array:

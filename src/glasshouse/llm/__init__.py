@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from glasshouse.llm.route import Route as Route
     from glasshouse.llm.spending import Limits as Limits
     from glasshouse.llm.spending import Spending as Spending
-    from glasshouse.llm.standard import standard as standard
+    from glasshouse.llm.stack import standard as standard
     from glasshouse.llm.vote import Vote as Vote
 
 _LAZY = {
@@ -69,7 +69,7 @@ _LAZY = {
     "Vote": "vote",
     "complete_all": "blocking",
     "open_llm": "open",
-    "standard": "standard",
+    "standard": "stack",
 }
 __all__ = [
     "LLM",
