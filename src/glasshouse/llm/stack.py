@@ -39,7 +39,7 @@ def standard(
         from glasshouse.llm.prices import Prices
         from glasshouse.llm.spending import Limits, Spending
 
-        llm = Budget(llm, Spending(Limits(dollars=dollars, tokens=tokens)), Prices(prices))
+        llm = Budget(llm, Spending(Limits.parse({"dollars": dollars, "tokens": tokens})), Prices(prices))
     llm = Fit(Retry(llm, tries=tries))
     if cache is not None:
         from glasshouse.llm.cache import Cache
