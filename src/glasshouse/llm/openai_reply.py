@@ -1,10 +1,12 @@
 """Chat completions of OpenAI's shape, whole or in pieces, as our `Completion`.
 
-The SDK checks nothing that it reads; what is missing or of another type shows here, as a GarbledReplyError.
+Nothing that is read was checked before; what is missing or of another type shows here, as a
+GarbledReplyError.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +20,32 @@ _FINISH: dict[str, Finish] = {
     **dict.fromkeys(("tool_calls", "function_call", "tool_use"), "tool_calls"),
     **dict.fromkeys(("content_filter", "refusal", "safety"), "refusal"),
 }
+
+
+class Told:
+    """A JSON object with its keys as attributes; a key that is not there is None."""
+
+    __slots__ = ("_object",)
+
+    def __init__(self, object: dict[str, Any]) -> None:
+        self._object = object
+
+    def __getattr__(self, name: str) -> Any:
+        return _told(self._object.get(name))
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Told(value)
+    return [_told(each) for each in value] if isinstance(value, list) else value
+
+
+def told(content: bytes) -> Any:
+    """What an answer's body says; None where it is no JSON."""
+    try:
+        return _told(json.loads(content))
+    except ValueError:
+        return None
 
 
 @dataclass
@@ -85,7 +113,8 @@ class OpenAIReply:
         if message.refusal:
             self.refusal.append(message.refusal)
         for place, call in enumerate(message.tool_calls or ()):
-            self._call(getattr(call, "index", place), call)
+            index = getattr(call, "index", None)
+            self._call(place if index is None else index, call)
         return text, thought
 
     def _call(self, index: int, call: Any) -> None:
