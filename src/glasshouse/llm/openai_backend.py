@@ -68,6 +68,7 @@ class OpenAILLM(Remote[AsyncOpenAI]):
         self._length = _LENGTHS[0] if self._own else _LENGTHS[1]
         self._headers = {} if api_key else ANONYMOUS
         self._gone: set[str] = set()  # fields of the body that the server turned down
+        self._json_object = False  # a schema goes in llama-cpp-python's form
         self._counter = Counter(model, base_url, self.name)
         self.can = Capabilities(embeddings=True, counts_tokens=self._counter.exact)
 
@@ -145,8 +146,22 @@ class OpenAILLM(Remote[AsyncOpenAI]):
                     **body, extra_headers=self._headers, extra_body=self._extra_body
                 )
             except APIStatusError as error:
-                if error.status_code not in (400, 422) or not self._leave_out(error.body, body):
+                if self._asks_for_json_object(error, body):
+                    self._json_object = True
+                    body["response_format"] = self._format(request)
+                elif error.status_code not in (400, 422) or not self._leave_out(error.body, body):
                     raise
+
+    def _asks_for_json_object(self, error: APIStatusError, body: Mapping[str, Any]) -> bool:
+        """llama-cpp-python's server takes a schema beside the type "json_object" alone, and calls OpenAI's
+        form of it a fault of its own (500)."""
+        told = str(error.body)
+        return (
+            body.get("response_format", {}).get("type") == "json_schema"
+            and error.status_code in (400, 422, 500)
+            and "response_format" in told
+            and "json_object" in told
+        )
 
     def _leave_out(self, told: object, body: dict[str, Any]) -> bool:
         """Take what the server has no setting for out of the body, and remember; False: it is not that."""
@@ -185,9 +200,7 @@ class OpenAILLM(Remote[AsyncOpenAI]):
             if request.tool_choice is not None:
                 body["tool_choice"] = _tool_choice(request.tool_choice)
         if request.output_schema is not None:
-            strict = not self._own or _is_strict(request.output_schema)
-            named = {"name": "reply", "schema": request.output_schema, "strict": strict}
-            body["response_format"] = {"type": "json_schema", "json_schema": named}
+            body["response_format"] = self._format(request)
         if request.logprobs is not None:
             body["logprobs"] = True
             if request.logprobs:
@@ -198,6 +211,14 @@ class OpenAILLM(Remote[AsyncOpenAI]):
         for name in self._gone:
             body.pop(name, None)
         return body
+
+    def _format(self, request: Request) -> dict[str, Any]:
+        if self._json_object:
+            return {"type": "json_object", "schema": request.output_schema}
+        assert request.output_schema is not None
+        strict = not self._own or _is_strict(request.output_schema)
+        named = {"name": "reply", "schema": request.output_schema, "strict": strict}
+        return {"type": "json_schema", "json_schema": named}
 
     def _ignored(self, request: Request, reply: OpenAIReply) -> tuple[str, ...]:
         """What was asked for and not followed, as far as one can know."""
