@@ -27,9 +27,11 @@ from typing import Any
 import yaml
 
 from glasshouse.llm.output_schema import Shape
-from glasshouse.llm.prompts.demands import conflicts, is_instruction, unverifiable, weight
+from glasshouse.llm.prompts.conflicts import conflicts
+from glasshouse.llm.prompts.imperatives import is_instruction, weight
 from glasshouse.llm.prompts.reading import Insertion, Paragraph, Read, Sentence, read
 from glasshouse.llm.prompts.template import Template
+from glasshouse.llm.prompts.unverifiable import unverifiable
 
 HARD_DEMANDS = 12
 """Hard demands, of which other instructions are halves. More of them are followed together less and less

@@ -1,4 +1,4 @@
-"""What sentences of a prompt demand: whether they do, how hard, against each other, and beyond any check.
+"""Demands of a prompt that exclude each other.
 
 These are lists of English words, not understanding: a linter must be fast, work offline and give the same
 answer twice. They miss what is said in unusual words, and other languages altogether.
@@ -13,111 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
+from glasshouse.llm.prompts.imperatives import is_instruction
+from glasshouse.llm.prompts.patterns import any_of, words
 from glasshouse.llm.prompts.reading import Sentence
-
-
-def _words(pattern: str) -> re.Pattern[str]:
-    return re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE)
-
-
-_VERBS = frozenset(
-    re.findall(
-        r"\w+",
-        """
-        accept act add address adopt aim align allow analyse analyze annotate answer append apply argue arrange
-        ask assess assign assume attach attribute avoid back balance base be begin break bring build calculate
-        capitalise capitalize categorise categorize change check choose cite clarify classify clean close code
-        collect combine comment compare complete compose compress compute conclude condense confine confirm
-        consider consult contain continue convert copy correct count cover create decide define deliver describe
-        detect determine discard discuss disregard distinguish divide do draft draw edit elaborate emphasise
-        emphasize employ end ensure enumerate estimate evaluate examine exclude expand explain express extract
-        fill filter find finish fix flag focus follow format formulate generate give go greet group guarantee
-        guess handle highlight hold identify ignore illustrate imagine improve include indent indicate infer
-        insert inspect interpret introduce invent judge justify keep label lay leave let limit link list locate
-        look maintain make map mark match measure mention merge mimic mirror move name narrate never normalise
-        normalize note number obey observe offer omit open order organise organize outline output paraphrase
-        pay perform pick place plan point prefer prepare present preserve prioritise prioritize proceed process
-        produce proofread propose prove provide put quote raise rank rate read recall recommend record reduce
-        refer reflect refrain refuse reject rely remember remove render repeat rephrase replace reply report
-        request resolve respect respond restate restrict return reveal review revise rewrite round say scan
-        score search select send separate serve set shorten show simplify sketch skip solve sort sound speak
-        sign specify spell split start state stay stick stop stress strip structure substitute suggest sum summarise
-        summarize support take talk tell test think translate treat trim try turn underline use validate verify
-        weigh work wrap write abstain acknowledge admit advise amend anonymise anonymize assist avoid bear bold boldface
-        cap cast catch collapse conform consolidate craft cut debug declare decline default defer depict derive design
-        diagnose differentiate drop email embed encode enforce enter evaluate exercise exit file fetch flatten foreground
-        forget frame front gather grade hide hyphenate impersonate import incorporate index initial inform interpolate
-        invert invite iterate join jot jump label lead learn leverage lower log love mask mind mock model name nest notify
-        opt own paste pause phrase pin play portray pose postpone practise practice praise predict print pretend prune
-        pull push query reach redact reformat register reorder reserve respell retain retell retrieve retype reuse say
-        scale screen seek segregate shift sign signal silence simulate single skim slice smooth sound space spot square
-        stand step store strike strive study subtract supply surface swap switch synthesise synthesize tabulate tag tailor
-        target tell tie title tone total touch trace track transcribe transform translate transliterate trust type unify
-        update upper value view voice wait walk warn watch withhold
-        """,
-    )
-)
-"""First words of imperatives, as they stand in prompts."""
-
-_OPENERS = _words(
-    r"please|always|never|only|just|don't|do not|do|kindly|also|then|first|finally|next|and|oh|but|so|now|instead"
-)
-_SUBJECT = _words(
-    r"you|your (?:\w+ )?(?:answers?|reply|replies|responses?|outputs?|tasks?|job|role)"
-    r"|the (?:\w+ )?(?:answer|reply|response|output|result)"
-)
-_MODAL = _words(
-    r"must|shall|should|ha(?:ve|s) to|needs? to|cannot|can't|may not|required|mandatory|forbidden|prohibited"
-    r"|not (?:allowed|permitted|acceptable)|unacceptable|obligatory|expected to|is to be|are to be"
-)
-_WISH = _words(
-    r"(?:we|i) (?:\w+ )?(?:want|need|expect|ask|would like|'d like) (?:you|the reply|the answer)|i'd like you"
-)
-_HARD = _words(
-    r"must|shall|ha(?:ve|s) to|needs? to|need|cannot|can't|may not|no \w+ may|not a single|required|mandatory"
-    r"|forbidden|prohibited|permitted|acceptable|never|always|only|exactly|precisely|strictly|at most|at least"
-    r"|no more than|no less than|no later than|maximum|minimum|don't|do not|under no circumstances|ensure"
-    r"|make sure|every|each|avoid|refrain|stick to|without exception|not use"
-)
-_VERB_AFTER_NOUN = _words(r"is|are|was|were|has|have|had|may|can|will|of")
-
-
-def is_instruction(sentence: Sentence) -> bool:
-    """Whether a sentence tells the model to do something, rather than how things are."""
-    text = sentence.text.strip("\"'*_ ")
-    if _SUBJECT.search(text) and _MODAL.search(text):
-        return True
-    if _WISH.search(text):
-        return True
-    clauses = re.split(r"[,;:–—]\s+", text)  # "For each name, write ..."
-    return _imperative(clauses[0]) or (len(clauses) > 1 and _imperative(clauses[1]))
-
-
-def _imperative(clause: str) -> bool:
-    first, *rest = re.findall(r"[A-Za-z']+", clause) or [""]
-    while rest and _OPENERS.fullmatch(first):
-        if first.lower() in ("never", "don't", "do", "please", "kindly", "always"):
-            return True
-        first, *rest = rest
-    return first.lower() in _VERBS and not (rest and _VERB_AFTER_NOUN.fullmatch(rest[0]))
-
-
-def weight(sentence: Sentence) -> float:
-    """How hard a demand is: 1 where words leave no choice, 0.5 for another instruction, else 0."""
-    if sentence.heading:
-        return 0.0
-    instruction = is_instruction(sentence) or sentence.item
-    if _HARD.search(sentence.text) and (instruction or _MODAL.search(sentence.text) or _short_rule(sentence)):
-        return 1.0
-    return 0.5 if instruction else 0.0
-
-
-def _short_rule(sentence: Sentence) -> bool:
-    """ "Exactly two examples are required.": a statement, and a demand all the same."""
-    return sentence.words <= 12
-
-
-# --- demands that exclude each other --------------------------------------------------------------------
 
 _NO = (
     r"(?:no|not|never|don't|do not|doesn't|avoid|without|refrain from|omit|skip|leave out|forbidden|banned|"
@@ -142,10 +40,6 @@ _ONLY = (
 )
 
 
-def _any(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(rf"\b(?:{pattern})(?!\w)" for pattern in patterns), re.IGNORECASE)
-
-
 @dataclass(frozen=True)
 class Opposites:
     """Two ways to be that no reply can be at once."""
@@ -159,7 +53,7 @@ class Opposites:
     )
 
 
-_CASES = _words(r"if|unless|when|whenever|otherwise|in case|where|wherever|except|even if")
+_CASES = words(r"if|unless|when|whenever|otherwise|in case|where|wherever|except|even if")
 _PARTS = re.compile(
     r"\b(?:the |each |every |a |any )?(title|headline|heading|subject(?: line)?|introduction|conclusion|abstract|"
     r"body|notes?|caption|label|reason|example|quotes?|quotations?|cell|column|field|product names?|names?|key|"
@@ -170,13 +64,13 @@ _PARTS = re.compile(
 _OPPOSITES = (
     Opposites(
         "length",
-        _any(
+        any_of(
             r"brief|briefly|brevity|concise|concisely|succinct|succinctly|terse|short|to the point|compact|crisp",
             r"(?:as )?few words|tl;?dr|(?:a )?(?:couple of|few) (?:lines|words|sentences)|one-liner|a line or two",
             r"snappy|bite-sized?|minimal|laconic|don't (?:ramble|waffle)|no (?:rambling|waffling|padding)|pithy",
             r"in a nutshell|summary style|keep it (?:tight|lean|light)|condensed|the shorter the better",
         ),
-        _any(
+        any_of(
             r"(?:great|full|much|more|every|rich|ample|all the|all|complete) details?|in detail|detailed",
             r"comprehensive|comprehensively|exhaustive|exhaustively|thorough|thoroughly|elaborate|at length",
             r"in[- ]depth|extensive|extensively|lengthy|nothing out|every aspect|all aspects|verbose|go deep",
@@ -187,8 +81,8 @@ _OPPOSITES = (
     ),
     Opposites(
         "JSON alone or words around it",
-        _any(rf"{_ONLY}\b.{{0,60}}\bJSON\b", rf"JSON\b.{{0,60}}\b{_ONLY}", r"JSON[- ]only"),
-        _any(
+        any_of(rf"{_ONLY}\b.{{0,60}}\bJSON\b", rf"JSON\b.{{0,60}}\b{_ONLY}", r"JSON[- ]only"),
+        any_of(
             r"(?:after|before|below|above|beside|around|following|beneath|under|outside) the (?:JSON|object)",
             r"(?:add|append|include|prepend|begin|start|start off|open|finish|end|close|conclude|wrap up|round off|"
             rf"followed|preceded|preface|accompanied|attach|sign off)(?: it| the \w+)?(?: with| by)? (?:\w+ ){{0,3}}{_ADDED}",
@@ -198,11 +92,11 @@ _OPPOSITES = (
     ),
     Opposites(
         "tone",
-        _any(
+        any_of(
             r"formal|formally|professional|professionally|businesslike|official|ceremonious|serious|sober|solemn",
             r"dignified|corporate|academic|matter-of-fact|buttoned-up|earnest|stately",
         ),
-        _any(
+        any_of(
             r"casual|casually|informal|informally|chatty|slang|colloquial|buddy|laid-back|relaxed|like a friend",
             r"jok(?:e|es|ing)|playful|humou?r|humorous|funny|witty|banter|light-hearted|breezy|easygoing|cheeky",
             r"conversational|as if you were (?:texting|chatting)|pals?|mates?|goofy|silly|puns?",
@@ -211,12 +105,12 @@ _OPPOSITES = (
     ),
     Opposites(
         "language of the reply",
-        _any(
+        any_of(
             rf"(?:always|only|exclusively|solely|must|stick to|nothing but)\b.{{0,40}}\b{_LANGUAGES}",
             rf"(?:answer|reply|respond|write|speak)(?: \w+)? in {_LANGUAGES}",
             rf"(?:is|are|be|stays?|remains?)(?: written| always)? in {_LANGUAGES}|{_LANGUAGES} (?:only|throughout)",
         ),
-        _any(
+        any_of(
             r"language (?:of|in which|that|used by|spoken by|the)|(?:which|what)ever language|same language",
             r"(?:\w+'s|their|his|her) (?:own |native )?(?:language|mother tongue)|language as",
             r"match (?:\w+ ){0,3}language",
@@ -224,25 +118,25 @@ _OPPOSITES = (
     ),
     Opposites(
         "lists",
-        _any(
+        any_of(
             rf"{_NO}\b.{{0,40}}\b(?:bullets?|bulleted|bullet points|lists?|enumerations?)",
             rf"(?:bullets?|bullet points|lists?|enumerations?)\b.{{0,20}}\b{_NO}",
             r"(?:flowing|continuous|running|connected) (?:prose|text)|prose only|only prose",
         ),
-        _any(
+        any_of(
             r"bullets?|bullet points?|bulleted list|numbered list|(?:as|into|in) an? (?:\w+ )?list|list format"
         ),
         negates=True,
     ),
     Opposites(
         "sources",
-        _any(
+        any_of(
             rf"{_ONLY}\b.{{0,40}}\b{_GIVEN}",
             rf"{_NO} (?:\w+ ){{0,3}}(?:own|outside|external|general|prior|world) (?:knowledge|information|sources)",
             rf"(?:not|beyond|outside|other than)\b.{{0,25}}\b(?:the|this|that|given|provided) {_GIVEN}",
             rf"(?:stay within|stick to|confine yourself to|restrict yourself to|limit yourself to) (?:\w+ ){{0,3}}{_GIVEN}",
         ),
-        _any(
+        any_of(
             r"(?:own|general|background|outside|external|prior|world|common|additional) "
             r"(?:knowledge|information|facts)",
             r"what (?:else )?you (?:already )?know|you (?:already )?know (?:about|of|on)|your training|from memory",
@@ -252,10 +146,10 @@ _OPPOSITES = (
     ),
     Opposites(
         "asking back",
-        _any(
+        any_of(
             rf"{_NO}\b.{{0,25}}\b(?:ask\w*|questions?|request\w*|queries|clarif\w+|further information|follow-?ups?)",
         ),
-        _any(
+        any_of(
             r"ask (?:\w+ ){0,3}(?:questions?|clarif\w+|back|for|whenever|when|if|about)|check back|inquire|enquire",
             r"follow-up questions?|seek clarification|request (?:\w+ )?(?:clarif\w+|information)|get back to",
             r"check with (?:the|your)|clarify with|query the",
@@ -265,7 +159,7 @@ _OPPOSITES = (
     ),
     Opposites(
         "certainty",
-        _any(
+        any_of(
             r"(?:definite|definitive|decisive|unambiguous|firm|straight|clear-cut) (?:\w+ )?"
             r"(?:answer|reply|response|verdict|statement)",
             r"(?:no|without|never|do not|don't|avoid) (?:hedg\w+|caveats?|qualifiers?|maybes?|ifs)|commit to",
@@ -274,7 +168,7 @@ _OPPOSITES = (
             r"never (?:express|show|sound) (?:doubt|uncertainty|unsure|uncertain)|take a (?:clear )?(?:stand|side|position)",
             r"with (?:full|complete|absolute|total|utmost) (?:confidence|certainty|conviction)",
         ),
-        _any(
+        any_of(
             r"(?:do not|don't|cannot|not|aren't|isn't) (?:know|be sure|be certain|sure|certain)|unsure|uncertain",
             r"(?:express|show|voice|state|admit|mention|indicate|flag|acknowledge|note) (?:\w+ )?"
             r"(?:uncertainty|uncertainties|doubts?|limitations|caveats|confidence)",
@@ -284,7 +178,7 @@ _OPPOSITES = (
     ),
     Opposites(
         "showing the reasoning",
-        _any(
+        any_of(
             r"step[- ]by[- ]step|show (?:your|the|all) (?:work|working|reasoning|steps|thinking|calculations?)",
             r"chain of thought|explain (?:your|the) (?:reasoning|thinking|steps|answer)|think (?:aloud|out loud)",
             r"(?:lay out|spell out|write out|include|give) (?:your|the|all) (?:\w+ )?"
@@ -292,7 +186,7 @@ _OPPOSITES = (
             r"how you (?:arrived|got|came|reached|concluded|decided)|intermediate steps|(?:each|every) step of",
             r"(?:walk|talk|guide|take) (?:me|us|the \w+|them) through",
         ),
-        _any(
+        any_of(
             r"(?:only|just|nothing but|solely|merely) (?:\w+ ){0,3}(?:answers?|results?|labels?|verdict|outcome|"
             r"solution|number|figure|value|letter)|(?:answers?|results?|labels?|verdict) only|bare (?:answer|result)",
             r"(?:no|omit|without|skip|leave out|do not|don't|never|hide|keep to yourself)\b.{0,25}\b(?:reasoning|"
@@ -301,23 +195,23 @@ _OPPOSITES = (
     ),
     Opposites(
         "emoji",
-        _any(
+        any_of(
             rf"{_NO}\b.{{0,25}}\b(?:emojis?|emoticons?|smileys?)",
             rf"(?:emojis?|emoticons?|smileys?)\b.{{0,20}}\b{_NO}",
         ),
-        _any(r"emojis?|emoticons?|smileys?"),
+        any_of(r"emojis?|emoticons?|smileys?"),
         negates=True,
     ),
     Opposites(
         "vocabulary",
-        _any(
+        any_of(
             r"(?:simple|plain|easy|everyday|basic) (?:words|language|terms|English|vocabulary)|lay ?(?:people|persons?|man|men)",
             r"(?:no|avoid|without|never use|do not use|don't use|free of)\b.{0,15}\b(?:jargon|technical terms|terminology)",
             r"(?:child|children|kids?|beginners?|novices?|five-year-old|grandmother|teenager)\b.{0,20}\bunderstands?",
             r"non-?(?:experts?|specialists?|technical)|without (?:any )?(?:background|prior knowledge)|general (?:public|audience)",
             r"(?:for|to) (?:a |an )?(?:\w+ )?(?:beginners?|newcomers?|novices?|child|children|outsiders?)",
         ),
-        _any(
+        any_of(
             r"(?:technical|expert|specialist|specialised|specialized|scientific|professional|domain|proper|correct|"
             r"medical|legal|advanced) (?:terms?|terminology|vocabulary|language|jargon|names)",
             r"(?:is|are) (?:an? )?(?:experts?|specialists?|professionals?|insiders?)|(?:for|among) (?:experts|specialists|peers|insiders)",
@@ -326,53 +220,53 @@ _OPPOSITES = (
     ),
     Opposites(
         "Markdown",
-        _any(
+        any_of(
             rf"{_NO}\b.{{0,20}}\b(?:markdown|markup|formatting|headings|bold)",
             r"plain[- ]text|only plain text|unformatted|(?:markdown|markup|formatting) (?:is|are) (?:not|off|forbidden)",
         ),
-        _any(r"markdown|headings?|headers|bold|italics|an? (?:\w+ )?table|tables"),
+        any_of(r"markdown|headings?|headers|bold|italics|an? (?:\w+ )?table|tables"),
         negates=True,
     ),
     Opposites(
         "quoting",
-        _any(
+        any_of(
             r"(?:never|do not|don't|no|without|avoid) (?:direct(?:ly)? )?quot\w+|always paraphrase|paraphrase (?:everything|all)"
         ),
-        _any(r"quote|verbatim|word for word|literal quotations?|quotations? (?:from|of)"),
+        any_of(r"quote|verbatim|word for word|literal quotations?|quotations? (?:from|of)"),
         negates=True,
     ),
-    Opposites("tense", _any(r"(?<!not )present tense"), _any(r"(?<!not )past tense")),
+    Opposites("tense", any_of(r"(?<!not )present tense"), any_of(r"(?<!not )past tense")),
     Opposites(
         "person",
-        _any(rf"{_NO}\b.{{0,20}}\bfirst person", r"third person"),
-        _any(r"first person|(?:speak|write) as 'I'"),
+        any_of(rf"{_NO}\b.{{0,20}}\bfirst person", r"third person"),
+        any_of(r"first person|(?:speak|write) as 'I'"),
         negates=True,
     ),
-    Opposites("voice", _any(r"active voice"), _any(r"passive voice"), negates=True),
-    Opposites("spelling", _any(r"British (?:spelling|English)"), _any(r"American (?:spelling|English)")),
-    Opposites("units", _any(r"metric"), _any(r"imperial|miles|inches|feet|fahrenheit"), negates=True),
+    Opposites("voice", any_of(r"active voice"), any_of(r"passive voice"), negates=True),
+    Opposites("spelling", any_of(r"British (?:spelling|English)"), any_of(r"American (?:spelling|English)")),
+    Opposites("units", any_of(r"metric"), any_of(r"imperial|miles|inches|feet|fahrenheit"), negates=True),
     Opposites(
-        "case", _any(r"upper ?case|capitals|all caps"), _any(r"lower ?case|small letters"), negates=True
+        "case", any_of(r"upper ?case|capitals|all caps"), any_of(r"lower ?case|small letters"), negates=True
     ),
     Opposites(
         "precision",
-        _any(r"round(?:ed)?(?: off| up)? (?:\w+ ){0,3}(?:numbers|figures|amounts|values)|rounded"),
-        _any(r"exact (?:numbers|figures|amounts|values)|unrounded|to the cent|all decimals|every decimal"),
+        any_of(r"round(?:ed)?(?: off| up)? (?:\w+ ){0,3}(?:numbers|figures|amounts|values)|rounded"),
+        any_of(r"exact (?:numbers|figures|amounts|values)|unrounded|to the cent|all decimals|every decimal"),
         negates=True,
     ),
     Opposites(
         "praise and blame",
-        _any(
+        any_of(
             r"(?:only|nothing but|solely) (?:\w+ )?(?:positive|praise|encouraging)|(?:no|never|avoid) (?:\w+ )?critici\w+"
         ),
-        _any(
+        any_of(
             r"critical|harsh|blunt|merciless|brutally|point out (?:\w+ ){0,3}(?:weaknesses|flaws|faults|problems)"
         ),
         negates=True,
     ),
 )
 
-_NEGATED = _words(_NO)
+_NEGATED = words(_NO)
 _NUMBERS = {
     "a": 1,
     "an": 1,
@@ -540,10 +434,10 @@ def _sizes(sentences: list[Sentence]) -> Iterator[Conflict]:
     plain = [one for one in sentences if not _CASES.search(one.text) and not _part(one)]
     few = [bound for bound in upper if not bound.part and bound.words is not None and bound.words <= 50]
     many = [bound for bound in lower if not bound.part and bound.words is not None and bound.words >= 150]
-    for bounds, words in ((few, length.other), (many, length.one)):
+    for bounds, opposite in ((few, length.other), (many, length.one)):
         for bound in bounds:
             for other in plain:
-                if other is not bound.sentence and words.search(other.text):
+                if other is not bound.sentence and opposite.search(other.text):
                     yield Conflict("length", bound.sentence, other)
                     return
 
@@ -603,80 +497,3 @@ def _wanted_and_not(sentences: list[Sentence]) -> Iterator[Conflict]:
             if thing and thing == same and not _UNWANTED.match(one.text):
                 yield Conflict("the same thing", one, other)
                 return
-
-
-# --- demands that nobody can check ----------------------------------------------------------------------
-
-_THING = (
-    r"(?:answers?|repl(?:y|ies)|responses?|results?|outputs?|texts?|work|wording|writing|summary|solution|content|quality|"
-    r"prose|style|job|piece|copy|effort|performance|it|this)"
-)
-_PRAISE = (
-    r"(?:best|ideal|perfect|optimal|highest|finest|superb|outstanding|exceptional|excellent|amazing|awesome|brilliant|"
-    r"world-class|top-notch|top-tier|first-class|first-rate|stunning|compelling|captivating|impressive|beautiful|wonderful|"
-    r"fantastic|incredible|great|engaging|high-quality|stellar|masterful|magnificent|extraordinary|remarkable|unmatched|"
-    r"unparalleled|memorable|unforgettable|delightful|fascinating|irresistible|catchy|inspiring|inspired|elegant|"
-    r"award-winning|premium|superior|phenomenal|marvell?ous|gripping|dazzling|thought-provoking|powerful|spectacular|"
-    r"mind-blowing|impeccable|sublime|exquisite|interesting|insightful|charming|seamless|natural|helpful|valuable)"
-)
-_TRUE = r"(?:right|correct|accurate|true|truthful|factual|reliable|exact|error-free|precise)"
-_UNVERIFIABLE = (
-    (
-        "no model can promise it",
-        _any(
-            r"(?:never|not|don't|do not|no|avoid|without|zero|free of|free from|cannot|can't|isn't|aren't) (?:\w+ing )?"
-            r"(?:be |make |contain |have |allow |commit |room for |tolerance for |allowed to be )?(?:any |a |a single |all )?"
-            r"(?:mistakes?|errors?|err|wrong|hallucinat\w+|inaccura\w+|incorrect|fail|mistaken)",
-            r"(?:errors?|mistakes?|inaccuracies|hallucinations?|failure) (?:is|are|will|must|may|can|shall) (?:not|un|never|no)\w*(?: \w+)?",
-            r"(?:under no circumstances|at no point|by no means|in no case)\b.{0,20}\b(?:hallucinat\w*|err|wrong|invent|fail)",
-            r"infallib\w+|flawless\w*|faultless\w*|error-free|mistake-free|foolproof|bulletproof|fail-safe|spotless|unerring\w*",
-            r"\d\d\d? ?(?:%|per ?cent) (?:\w+ )?(?:accura\w+|correct\w*|right|certain\w*|sure|reliab\w+|true)",
-            r"(?:accuracy|correctness|reliability|precision) (?:\w+ )?(?:is|of|at|must be|should be|has to be) (?:\w+ )?(?:100|one hundred|perfect|total)",
-            r"hundred per ?cent|guarantee\w*|absolute(?:ly)? (?:truth|true|correct|accurate|certain|sure|right|precision|accuracy)",
-            rf"(?:always|completely|entirely|totally|fully|perfectly|invariably|unfailingly) (?:be |give |tell )?(?:the )?{_TRUE}",
-            r"always (?:make|take|give|choose|find|pick) the (?:right|correct|best)|be right (?:every|all)",
-            rf"(?:ensure|make sure|be sure|see to it|make certain)\b.{{0,30}}\b(?:is|are|be) (?:all |always |fully )?{_TRUE}",
-            r"(?:every|each|all|any|everything|nothing)\b.{0,25}\b(?:must|has to|have to|needs? to|should|shall|may) be "
-            rf"(?:\w+ )?(?:{_TRUE}|wrong|false)",
-            r"get (?:it|this|that|everything|things|all) (?:\w+ )?right|beyond (?:any )?doubt|the truth and nothing but",
-            rf"be (?:\w+ and )?{_TRUE}|most {_TRUE}|perfect accuracy|know everything|know it all|all-knowing|omniscient",
-        ),
-    ),
-    (
-        "it pulls two ways, and nothing tells how far",
-        _any(
-            r"(?:creativ\w+|original\w*|imaginati\w+|inventive\w*|bold|free|fun|artistic|poetic|playful)\b.{0,30}\b(?:but|yet|and|"
-            r"while|with|still|though|without)\b.{0,30}\b(?:accura\w+|faithful\w*|factual\w*|facts|truth\w*|correct\w*|precise\w*|"
-            r"exact\w*|reality)",
-            r"(?:accura\w+|faithful\w*|factual\w*|truth\w*|correct\w*|precise\w*)\b.{0,30}\b(?:but|yet|and|while|with|still|though)\b"
-            r".{0,30}\b(?:creativ\w+|original\w*|imaginati\w+|inventive\w*|artistic|poetic)",
-            r"(?:balance|combine|mix|marry|reconcile) (?:\w+ )?(?:creativity|imagination|originality|fantasy)",
-        ),
-    ),
-    (
-        "everyone sees it otherwise",
-        _any(
-            rf"{_PRAISE}(?:,? \w+)? (?:possible )?{_THING}|most \w+ (?:possible )?{_THING}",
-            rf"(?:{_THING}|you) (?:\w+ ){{0,2}}(?:is|are|be|feels?|sounds?|reads?|looks?) (?:as )?(?:\w+ )?(?:and )?{_PRAISE}",
-            rf"(?:be|sound|feel|read|look|make it) (?:more |truly |really |very |as )?{_PRAISE}",
-            r"(?:write|create|make|produce|give|craft|deliver) (?:\w+ )?something (?:\w+ )?\w+(?:ing|ful|ive|al|ent|able|ous)",
-            r"as \w+ as (?:possible|you can|you possibly can|it gets|a human|if)|(?:your|the) (?:very |absolute )?best",
-            r"(?:be|act|think|write|answer|reply) (?:\w+ )?(?:smart|smartly|clever|cleverly|brilliantly|wise|wisely|sensible|"
-            r"sensibly|intelligent|intelligently|thoughtful|thoughtfully|helpful|reasonable|sharp|ingenious|amazing|creative)",
-            r"like an? (?:\w+ )?(?:genius|mastermind|pro|master|virtuoso|wizard|human|star|legend|guru)|expert's expert",
-            r"excellence|perfection|greatness|brilliance|intelligence|genius|masterpiece|mastery|wow factor",
-            r"(?:impress|amaze|wow|delight|astonish|dazzle|thrill|blow away|captivate|enchant) (?:the|your|our|my|every|us|me|them)",
-            r"(?:highest|top|best|exceptional|superior|utmost|maximum|premium|finest) (?:\w+ )?(?:quality|standards?|care|level|precision)",
-            r"make (?:it|this|the text|them|every word|each word) (?:\w+ )?(?:pop|shine|sing|sparkle|great|count|stand out|special|amazing|nice)",
-            r"(?:out of the park|above and beyond|a-game|nail it|blow \w+ (?:away|minds?)|exceed (?:\w+ )?expectations?|second to none)",
-            r"(?:really |always )?think (?:really |very |extra )?(?:hard|carefully|deeply|twice|long|like)|really think|use your (?:head|brain)",
-            r"use (?:your |some )?(?:own )?(?:common sense|good judge?ment|best judge?ment|sound judge?ment|intuition|wits|imagination)",
-            r"to the best of your|do (?:a|an) (?:\w+ )?(?:good|great|nice|excellent|proper) job|try (?:really |very )?hard",
-        ),
-    ),
-)
-
-
-def unverifiable(sentence: Sentence) -> str | None:
-    """Why nobody can tell whether a reply follows this demand; None where somebody can."""
-    return next((why for why, pattern in _UNVERIFIABLE if pattern.search(sentence.text)), None)
