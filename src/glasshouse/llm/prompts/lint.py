@@ -12,8 +12,8 @@
     undeclared-input            used and not declared
     missing-output-format       an output schema of which the text says nothing
 
-The rules about wording read English only (demands.py). How many planted mistakes they find, in wordings that
-they were not written for, stands in docs/prompts.md.
+The rules about wording (conflicts.py, unverifiable.py) read English only. How many planted mistakes they
+find, in wordings that they were not written for, stands in docs/prompts.md.
 """
 
 from __future__ import annotations
