@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from glasshouse.core.progress import say
+from glasshouse.core.sqlite import write_ahead
 
 BATCH_SECONDS = 0.05
 """How long the first of a batch waits for others."""
@@ -103,7 +104,7 @@ class CacheStore:
         base = sqlite3.connect(
             self.path, isolation_level=None, check_same_thread=False, timeout=LOCKED_SECONDS
         )
-        base.execute("pragma journal_mode = wal")
+        write_ahead(base, LOCKED_SECONDS)
         base.execute("pragma synchronous = normal")
         return base
 

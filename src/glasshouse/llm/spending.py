@@ -22,6 +22,7 @@ from pydantic import Field
 
 from glasshouse.core.config import Config
 from glasshouse.core.errors import StorageError
+from glasshouse.core.sqlite import write_ahead
 from glasshouse.llm.errors import BudgetExceededError
 
 NANO = 1_000_000_000
@@ -264,7 +265,7 @@ class _File:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-            self._base.execute("pragma journal_mode = wal")
+            write_ahead(self._base, 5)
             self._base.execute("pragma synchronous = normal")
             self._base.executescript(_TABLES)
             self._base.execute("pragma busy_timeout = 0")  # from here on whoever asks waits without blocking

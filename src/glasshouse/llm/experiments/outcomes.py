@@ -10,6 +10,7 @@ from pathlib import Path
 
 from glasshouse.core.config import nearest
 from glasshouse.core.errors import ConfigError, DataError, StorageError
+from glasshouse.core.sqlite import write_ahead
 from glasshouse.llm.experiments.plan import Plan
 
 _TABLES = """
@@ -53,10 +54,8 @@ class Outcomes:
         try:
             self._database = sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)
             if create:
-                self._database.execute(
-                    "PRAGMA journal_mode=WAL"
-                )  # readers do not wait, commits need no fsync
-                self._database.execute("PRAGMA synchronous=NORMAL")
+                write_ahead(self._database, 30)
+                self._database.execute("PRAGMA synchronous=NORMAL")  # commits need no fsync
                 self._database.executescript(_TABLES)
             else:
                 self._database.execute("SELECT 1 FROM experiments")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from glasshouse.core.errors import DataError, StorageError
+from glasshouse.core.sqlite import write_ahead
 from glasshouse.llm.interface import Request
 from glasshouse.llm.monitoring.call import Call
 from glasshouse.llm.monitoring.judge import Verdict
@@ -236,7 +237,7 @@ def _open(path: Path) -> sqlite3.Connection:
         ) from None
     try:
         check_schema(file, path, new=True)
-        file.execute("PRAGMA journal_mode = WAL")
+        write_ahead(file, 10)
         file.execute("PRAGMA synchronous = FULL")
         with file:
             file.execute("BEGIN IMMEDIATE")
