@@ -14,6 +14,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; subprocesses inherit it
 
 if TYPE_CHECKING:
+    from tests.scripted_llm import Scripted
+
+    from glasshouse.llm import Request
     from glasshouse.model import Transformer
 
 SMALL = {
@@ -63,5 +66,23 @@ def random_model() -> Callable[..., Transformer]:
         for parameter in model.parameters():
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
         return model
+
+    return make
+
+
+@pytest.fixture
+def scripted() -> type[Scripted]:
+    from tests.scripted_llm import Scripted
+
+    return Scripted
+
+
+@pytest.fixture
+def ask() -> Callable[..., Request]:
+    """A request with one message of the user's."""
+    from glasshouse.llm import Request
+
+    def make(text: str = "Is it so?", **changes) -> Request:
+        return Request.parse({"messages": [{"role": "user", "content": text}], **changes})
 
     return make

@@ -124,6 +124,7 @@ class Capabilities:
     stop: bool = True
     logprobs: bool = True
     output_schema: bool = True  # the provider itself keeps a reply to a schema
+    any_schema: bool = False  # ... of any size, enumerations of long texts too
     tools: bool = True
     embeddings: bool = False
     counts_tokens: bool = False  # `count_tokens` is exact

@@ -34,7 +34,10 @@ ROWS = 64
 def capabilities(chat_template: str | None) -> Capabilities:
     """Of a model with this template, loaded or not."""
     return Capabilities(
-        tools=detect_format(chat_template).calls is not None, embeddings=True, counts_tokens=True
+        tools=detect_format(chat_template).calls is not None,
+        embeddings=True,
+        counts_tokens=True,
+        any_schema=True,
     )
 
 
