@@ -40,8 +40,8 @@ _COLORS: dict[str, Color] = {
     name: (int(code[:2], 16), int(code[2:4], 16), int(code[4:], 16))
     for name, code in (
         pair.split(":")
-        for pair in (
-            "white:ffffff snow:fffafa ivory:fffff0 ghostwhite:f8f8ff floralwhite:fffaf0 "  # noqa: SIM905
+        for pair in (  # noqa: SIM905
+            "white:ffffff snow:fffafa ivory:fffff0 ghostwhite:f8f8ff floralwhite:fffaf0 "
             "whitesmoke:f5f5f5 mintcream:f5fffa azure:f0ffff aliceblue:f0f8ff seashell:fff5ee "
             "lavenderblush:fff0f5 honeydew:f0fff0 lightyellow:ffffe0 lightcyan:e0ffff cornsilk:fff8dc "
             "oldlace:fdf5e6 linen:faf0e6 beige:f5f5dc gainsboro:dcdcdc lightgray:d3d3d3 "

@@ -67,8 +67,8 @@ def read_html(data: bytes, name: str) -> Document:
 
     Blocks are headings with their level, paragraphs, list items with their depth (those of ordered lists
     begin with the number that a browser shows), tables, code and captions. Text that a reader of the page
-    does not see is left out and flagged. Scripts do not run, and nothing is fetched. Broken HTML is read as far
-    as it goes. Raises DataError for an empty file and for one beyond the limits of this file.
+    does not see is left out and flagged. Scripts do not run, and nothing is fetched. Broken HTML is read as
+    far as it goes. Raises DataError for an empty file and for one beyond the limits of this file.
     """
     if len(data) > MAX_BYTES:
         raise DataError(
