@@ -27,9 +27,11 @@ def test_parts_inside_a_paragraph_come_in_their_order():
         "<disp-formula><label>(1)</label><alternatives><graphic/><tex-math>x^2</tex-math>"
         "<math><msup><mi>x</mi><mn>2</mn></msup></math></alternatives></disp-formula>"
         "where <inline-formula><tex-math>\\begin{document}$y$\\end{document}</tex-math></inline-formula> is"
-        "<list list-type='order'><list-item><p>one</p><list><list-item><p>deep</p></list-item></list></list-item>"
+        "<list list-type='order'><list-item><p>one</p><list><list-item><p>deep</p></list-item>"
+        "</list></list-item>"
         "<list-item><label>b)</label><p>two</p></list-item></list>end</p>"
-        "<fig><label>Fig 1</label><caption><title>C.</title><p>d</p></caption><graphic/></fig><code>x\n  y</code></sec>"
+        "<fig><label>Fig 1</label><caption><title>C.</title><p>d</p></caption><graphic/></fig>"
+        "<code>x\n  y</code></sec>"
     ) == [
         ("heading", 2, "2 T1"),
         ("paragraph", None, "a b c:"),
@@ -48,11 +50,13 @@ def test_parts_inside_a_paragraph_come_in_their_order():
 def test_tables_and_references():
     assert article(
         "<table-wrap><label>Table 1</label><caption><p>C</p></caption><alternatives><graphic/><table>"
-        "<tr><th rowspan='2'>A</th><th colspan='2'>B</th></tr><tr><td>1</td><td>2</td></tr></table></alternatives>"
+        "<tr><th rowspan='2'>A</th><th colspan='2'>B</th></tr><tr><td>1</td><td>2</td></tr></table>"
+        "</alternatives>"
         "<table-wrap-foot><fn><label>a</label><p>foot</p></fn></table-wrap-foot></table-wrap>",
         "<ref-list><title>References</title><ref><label>1</label><mixed-citation><name><surname>A</surname>"
         "<given-names>B</given-names></name>. <source>S</source>.</mixed-citation></ref>"
-        "<ref><element-citation><person-group><name><surname>A</surname><given-names>B</given-names></name><etal/>"
+        "<ref><element-citation><person-group><name><surname>A</surname><given-names>B</given-names>"
+        "</name><etal/>"
         "</person-group><article-title>T</article-title><source>S</source><year>2001</year><fpage>1</fpage>"
         "<lpage>9</lpage></element-citation></ref></ref-list>",
     ) == [
@@ -67,13 +71,20 @@ def test_tables_and_references():
 
 def test_patents_of_2002_to_2004():
     source = (
-        "<PATDOC><SDOBI><B100><B110><DNUM><PDAT>06789</PDAT></DNUM></B110><B140><DATE><PDAT>20020101</PDAT></DATE>"
-        "</B140></B100><B500><B540><STEXT><PDAT>Title</PDAT></STEXT></B540></B500><B700><B720><B721><PARTY-US><NAM>"
-        "<FNM><PDAT>Ann</PDAT></FNM><SNM><STEXT><PDAT>Lee</PDAT></STEXT></SNM></NAM></PARTY-US></B721></B720></B700>"
-        "</SDOBI><SDOAB><BTEXT><PARA><PTEXT><PDAT>Abs</PDAT></PTEXT></PARA></BTEXT></SDOAB><SDODE><BTEXT><H LVL='1'>"
-        "<STEXT><PDAT>FIELD</PDAT></STEXT></H><PARA><PTEXT><PDAT>H</PDAT><SB><PDAT>2</PDAT></SB><PDAT>O</PDAT></PTEXT>"
-        "</PARA></BTEXT></SDODE><SDOCL><H><STEXT><PDAT>What is claimed:</PDAT></STEXT></H><CL><CLM><PARA><PTEXT>"
-        "<PDAT>1. A</PDAT></PTEXT></PARA><CLMSTEP><PTEXT><PDAT>step</PDAT></PTEXT></CLMSTEP></CLM></CL></SDOCL></PATDOC>"
+        "<PATDOC><SDOBI><B100><B110><DNUM><PDAT>06789</PDAT></DNUM></B110><B140><DATE><PDAT>20020101"
+        "</PDAT></DATE>"
+        "</B140></B100><B500><B540><STEXT><PDAT>Title</PDAT></STEXT></B540></B500><B700><B720><B721>"
+        "<PARTY-US><NAM>"
+        "<FNM><PDAT>Ann</PDAT></FNM><SNM><STEXT><PDAT>Lee</PDAT></STEXT></SNM></NAM></PARTY-US>"
+        "</B721></B720></B700>"
+        "</SDOBI><SDOAB><BTEXT><PARA><PTEXT><PDAT>Abs</PDAT></PTEXT></PARA></BTEXT></SDOAB><SDODE>"
+        "<BTEXT><H LVL='1'>"
+        "<STEXT><PDAT>FIELD</PDAT></STEXT></H><PARA><PTEXT><PDAT>H</PDAT><SB><PDAT>2</PDAT></SB>"
+        "<PDAT>O</PDAT></PTEXT>"
+        "</PARA></BTEXT></SDODE><SDOCL><H><STEXT><PDAT>What is claimed:</PDAT></STEXT></H><CL><CLM>"
+        "<PARA><PTEXT>"
+        "<PDAT>1. A</PDAT></PTEXT></PARA><CLMSTEP><PTEXT><PDAT>step</PDAT></PTEXT></CLMSTEP></CLM>"
+        "</CL></SDOCL></PATDOC>"
     )
     document = read_uspto(source.encode(), "p.xml")
     assert blocks(document) == [
@@ -92,9 +103,11 @@ def test_patents_of_2002_to_2004():
 
 def test_tables_of_patents_have_named_columns():
     source = (
-        "<us-patent-grant><description><p>see<tables><table><tgroup><colspec colname='1'/><colspec colname='2'/>"
+        "<us-patent-grant><description><p>see<tables><table><tgroup><colspec colname='1'/>"
+        "<colspec colname='2'/>"
         "<colspec colname='3'/><tbody><row><entry namest='1' nameend='2'>wide</entry><entry>c</entry></row>"
-        "<row><entry morerows='1'>tall</entry><entry>b</entry><entry>c</entry></row><row><entry>d</entry></row>"
+        "<row><entry morerows='1'>tall</entry><entry>b</entry><entry>c</entry></row><row><entry>d"
+        "</entry></row>"
         "</tbody></tgroup></table></tables>after</p></description></us-patent-grant>"
     )
     assert blocks(read_uspto(source.encode(), "p.xml")) == [
@@ -115,7 +128,7 @@ def test_tables_of_patents_have_named_columns():
         (b"<article><body>" + b"<sec>" * 100_000, "deep|depth"),
         (b"<article>" + b"<sec>" * 200 + b"</sec>" * 200 + b"</article>", "deep"),
         (
-            b'<!DOCTYPE article [<!ENTITY a "lolol lolol lolol lolol"><!ENTITY b "&a;&a;">]><article>&b;</article>',
+            b'<!DOCTYPE article [<!ENTITY a "lolol lolol lolol"><!ENTITY b "&a;&a;">]><article>&b;</article>',
             "entity",
         ),
         (b"PATN\nTTL", "."),

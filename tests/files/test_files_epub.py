@@ -104,6 +104,6 @@ def test_a_scrambled_font_does_not_matter():
 def test_a_bomb_is_refused():
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("OPS/a.xhtml", b"\0" * 300_000_000)
+        archive.writestr("OPS/a.xhtml", b"\0" * 50_000_000)
     with pytest.raises(DataError):
         read_epub(file.getvalue(), "book.epub")
