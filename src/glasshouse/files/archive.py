@@ -1,4 +1,4 @@
-"""ZIP archives from strangers, checked before anything of them is kept: Office, OpenDocument and EPUB files."""
+"""ZIP archives of strangers, checked before a part is kept: Office, OpenDocument and EPUB files."""
 
 from __future__ import annotations
 
