@@ -57,7 +57,7 @@ class Package:
         return parse_xml(data, f"{self.name}: {part}")
 
     def related(self, part: str, kind: str) -> list[str]:
-        """The parts that `part` ("" for the package) points at by relationships of a type ending in `kind`."""
+        """The parts that `part` ("" for the package) points at by relationships whose type ends in `kind`."""
         return [
             target for found, target in self._relations(part).values() if found == kind and target in self
         ]
