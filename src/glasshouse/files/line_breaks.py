@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 _LAST = re.compile(r"(\w+)([-\u00ad\u2010])$")
 _FIRST = re.compile(r"\w+")
 _NO_SPACE_AFTER = ("—", "/")  # signs after which a line may end inside a word or between two without a space
+_KEEP_THEIRS = frozenset("cross full half high long low mid non self short third well".split())
+"""First halves of compounds; few other words are broken after them."""
 
 Known = Callable[[str], bool]
 """Whether a word, in lower case, stands somewhere in the document within a line."""
@@ -45,5 +47,7 @@ def keeps_hyphen(head: str, tail: str, known: Known) -> bool:
     whole, both = (head + tail).lower(), f"{head}-{tail}".lower()
     if known(whole) != known(both):
         return known(both)
-    # Neither or both are written in a line: two words that each stand alone elsewhere are more likely a compound.
-    return not known(whole) and len(head) > 2 and len(tail) > 3 and known(head.lower()) and known(tail.lower())
+    if known(whole):
+        return False
+    # Neither is written in a line: two words that each stand alone elsewhere are more likely a compound.
+    return head.lower() in _KEEP_THEIRS or len(head) > 2 and len(tail) > 3 and known(head.lower()) and known(tail.lower())

@@ -15,7 +15,8 @@ from statistics import median
 from glasshouse.files.pdf_words import Box, Word
 
 CELL_GAP = 1.5
-"""Widths of an em between two cells of a row; the widest space of justified text is about 1."""
+"""Widths of an em that surely part two cells of a row; the widest space of justified text is about 1."""
+_NARROW_GAP = 0.8  # ems that part two cells where the lines around show that this is a table
 _PIECE_GAP = 1.0
 _BIN = 2.0  # points: the grain at which white strips are looked for
 _MIN_COLUMN_LINES = 3
@@ -37,7 +38,7 @@ class Cell:
 class Line:
     """A line of writing. Sides are those of its own direction: of text that runs upwards, left is below."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[Cell, ...]  # apart by 0.8 em or more
     left: float
     right: float
     bottom: float
@@ -54,6 +55,16 @@ class Line:
     @property
     def text(self) -> str:
         return " ".join(cell.text for cell in self.cells)
+
+    def wide_cells(self) -> tuple[Cell, ...]:
+        """The cells that stand apart by more than a space of justified text could."""
+        found: list[Cell] = []
+        for cell in self.cells:
+            if found and cell.left - found[-1].right <= CELL_GAP * self.size:
+                found[-1] = Cell(f"{found[-1].text} {cell.text}", found[-1].left, cell.right)
+            else:
+                found.append(cell)
+        return tuple(found)
 
 
 def lines_of(words: Sequence[Word]) -> list[Line]:
@@ -268,29 +279,24 @@ def _cells(row: list[_Piece], size: float) -> tuple[Cell, ...]:
     cells: list[Cell] = []
     text, left, right = "", 0.0, 0.0
     before: Word | None = None
-    for piece in row:
-        for word in piece.words:
-            start, _, end, _ = turned(word.box, word.style.turn)
-            gap = start - right
-            if before is None or gap > CELL_GAP * size:
-                if text:
-                    cells.append(Cell(text, left, right))
-                text, left, right = "", start, start
-                gap = 0.0
-                joined = True
-            else:
-                joined = not word.space_before and gap < 0.25 * size
-            text += ("" if joined else " ") + _written(word, before if joined else None)
-            right, before = max(right, end), word
+    for word in (word for piece in row for word in piece.words):
+        start, _, end, _ = turned(word.box, word.style.turn)
+        gap = start - right
+        if before is None or gap > _NARROW_GAP * size:
+            if text:
+                cells.append(Cell(text, left, right))
+            text, left = word.text, start
+        elif _is_raised_figure(word, before) and gap < 0.15 * size:
+            text += word.text.translate(_SUPERSCRIPTS)
+        else:
+            text += word.text if not word.space_before and gap < 0.25 * size else f" {word.text}"
+        right, before = max(right, end), word
     cells.append(Cell(text, left, right))
     return tuple(cells)
 
 
-def _written(word: Word, before: Word | None) -> str:
-    """A word; raised small figures right after another word (notes, powers) as the raised signs."""
-    if before is None or not word.text.isdecimal() or not word.text.isascii():
-        return word.text
+def _is_raised_figure(word: Word, before: Word) -> bool:
+    """Whether a word is the number of a note or a power after another."""
     rise = (word.baseline - before.baseline) / max(before.style.size, 1e-3)
-    raised = word.style.size < 0.85 * before.style.size and 0.15 < rise < 0.8
-    return word.text.translate(_SUPERSCRIPTS) if raised else word.text
-
+    small = word.style.size < 0.85 * before.style.size
+    return word.text.isascii() and word.text.isdecimal() and small and 0.15 < rise < 0.8

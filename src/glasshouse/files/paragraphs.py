@@ -18,7 +18,8 @@ _NUMBERED = re.compile(r"(?:\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)]|\d{1,3}(?:
 _MARKER = re.compile(rf"(?:{_BULLET.pattern[:-2]}|{_NUMBERED.pattern[:-2]})$")
 _TERMINAL = re.compile(r"[.:;!?。！？][\"'”’)\]]*$")
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)\]]*$")
-_CAPTION = re.compile(r"(?:table|figure|fig\.|listing|exhibit|chart)\s*[\dIVX]+\s*[.:]", re.I)
+_CAPTION = re.compile(r"(?:table|figure|fig\.|listing|chart)\s*[\dIVX]+\s*[.:]", re.I)
+_TITLED = re.compile(r"(?:article|section|chapter|part|exhibit|schedule|appendix|annex)\s+(?:\d|[ivxIVX]+\b|[A-Z]\b)", re.I)
 _LARGER = 1.12  # than the body: a heading
 _MAX_HEADING = 200  # characters
 
@@ -162,13 +163,14 @@ def _marked(text: str) -> bool:
 
 
 def _is_heading(group: Sequence[Line], body: Body) -> bool:
-    """Whether lines are written as a heading: larger than the body, or bold where that is not."""
+    """Whether lines are written as a heading: larger than the body, bold where that is not, in capitals."""
+    text = " ".join(line.text for line in group)
+    if len(text) > _MAX_HEADING or text.endswith((",", ";")) or not any(letter.isalpha() for letter in text):
+        return False
     larger = group[0].size > _LARGER * body.size
     bold = all(line.bold for line in group) and not body.bold and group[0].size > 0.9 * body.size
-    if not (larger or bold):
-        return False
-    text = " ".join(line.text for line in group)
-    return len(text) <= _MAX_HEADING and any(letter.isalpha() for letter in text) and not text.endswith((",", ";"))
+    titled = len(group) == 1 and len(text) <= 100 and (_TITLED.match(text) is not None or text.isupper())
+    return larger or bold or titled
 
 
 def _paragraph(group: list[Line], body: Body, known: Known) -> Paragraph:
@@ -225,18 +227,23 @@ class _Table:
     lines: list[Line]
 
     def paragraph(self, body: Body) -> Paragraph:
-        rows = [" | ".join(cell.text for cell in _cells(line)) for line in self.lines]
+        rows = [" | ".join(cell.text for cell in _numbered(line.cells)) for line in self.lines]
         first = self.lines[0]
         box = _union(line.box for line in self.lines)
         return Paragraph("table", "\n".join(rows), box, first.size, False, first.region)
 
 
 def _cells(line: Line) -> tuple[Cell, ...]:
-    """The cells of a line, the number of a list item together with what it numbers."""
-    first, *others = line.cells
+    """The cells of a line that may be a row of a table."""
+    return _numbered(line.wide_cells())
+
+
+def _numbered(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """Cells with the number of a list item together with what it numbers."""
+    first, *others = cells
     if others and _MARKER.match(first.text):
         return (Cell(f"{first.text} {others[0].text}", first.left, others[0].right), *others[1:])
-    return line.cells
+    return cells
 
 
 def _tables(lines: Sequence[Line]) -> Iterator[list[Line] | _Table]:

@@ -230,8 +230,8 @@ def _blocks(pages: list[list[Line]]) -> Iterator[tuple[int, Paragraph]]:
     waiting: list[tuple[int, Paragraph]] = []
     before: Paragraph | None = None
     for number, (lines, edges, paragraphs) in enumerate(zip(pages, running, pages_of_paragraphs, strict=True), 1):
-        height = max((line.box[3] for line in lines), default=0.0)
-        edge = [_running(lines[place], height) for place in sorted(edges)]
+        middle = (max(line.box[3] for line in lines) + min(line.box[1] for line in lines)) / 2 if lines else 0.0
+        edge = [_running(lines[place], middle) for place in sorted(edges)]
         waiting += [(number, line) for line in edge if line.place == "page header"]
         for paragraph in paragraphs:
             if before is None or not goes_on(before, paragraph):
@@ -243,8 +243,8 @@ def _blocks(pages: list[list[Line]]) -> Iterator[tuple[int, Paragraph]]:
     yield from waiting
 
 
-def _running(line: Line, height: float) -> _Running:
-    place = "page header" if line.box[1] > height / 2 else "page footer"
+def _running(line: Line, middle: float) -> _Running:
+    place = "page header" if line.box[1] > middle else "page footer"
     return _Running("note", line.text, line.box, line.size, line.bold, line.region, place=place)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 import unicodedata
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ MIN_SIZE = 1.0
 _FILL_MODES = (0, 2, 4, 6)
 """Render modes (ISO 32000-1, table 106) that fill the letters; 1 and 5 draw only their outlines."""
 _INVISIBLE_MODES = (3, 7)
+_FIXED_PITCH, _FORCE_BOLD = 1 << 0, 1 << 18  # flags of a font, table 123
+_BOLD = re.compile("bold|black|heavy|demi|(?:cm|ec|lm|sf)bx")  # the latter: bold fonts of TeX
+_FIXED = re.compile("courier|mono|(?:cm|ec|lm|sf)tt")
 _LINE_HYPHENS = "\x02\ufffe"
 """What PDFium gives for a hyphen that it takes for the mark of a broken word."""
 _DROPPED = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u200e\u200f"), None)
@@ -158,13 +162,10 @@ class _Reader:
         known = bool(read(page, index, *pointers))
         red, green, blue, alpha = (colour.value for colour in colours)
         name, flags = self._font(index)
-        bold = pdfium.FPDFText_GetFontWeight(page, index) >= 600 or any(
-            part in name for part in ("bold", "black", "heavy", "demi", "cmbx")
-        )
         return Style(
             size=abs(size),
-            bold=bold,
-            fixed_pitch=bool(flags & 1) or any(part in name for part in ("mono", "courier", "cmtt")),
+            bold=bool(flags & _FORCE_BOLD) or _BOLD.search(name) is not None,
+            fixed_pitch=bool(flags & _FIXED_PITCH) or _FIXED.search(name) is not None,
             turn=turn,
             painted=mode not in _INVISIBLE_MODES and not (known and alpha < 16),
             fill=(red, green, blue) if known and mode in _FILL_MODES and mode != 2 else None,
