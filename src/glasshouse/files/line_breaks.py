@@ -50,4 +50,10 @@ def keeps_hyphen(head: str, tail: str, known: Known) -> bool:
     if known(whole):
         return False
     # Neither is written in a line: two words that each stand alone elsewhere are more likely a compound.
-    return head.lower() in _KEEP_THEIRS or len(head) > 2 and len(tail) > 3 and known(head.lower()) and known(tail.lower())
+    return (
+        head.lower() in _KEEP_THEIRS
+        or len(head) > 2
+        and len(tail) > 3
+        and known(head.lower())
+        and known(tail.lower())
+    )

@@ -145,7 +145,9 @@ def _regions(pieces: list[_Piece], depth: int = 0) -> list[list[_Piece]]:
         return [pieces] if pieces else []
     start, end = gutter
     across = sorted((piece for piece in pieces if piece.left < end and piece.right > start), key=_from_top)
-    beside = sorted((piece for piece in pieces if not (piece.left < end and piece.right > start)), key=_from_top)
+    beside = sorted(
+        (piece for piece in pieces if not (piece.left < end and piece.right > start)), key=_from_top
+    )
     found: list[list[_Piece]] = []
     plain: list[_Piece] = []  # what is read row by row
     position = 0
@@ -154,7 +156,10 @@ def _regions(pieces: list[_Piece], depth: int = 0) -> list[list[_Piece]]:
         while position < len(beside) and (bound is None or beside[position].middle > bound.middle):
             band.append(beside[position])
             position += 1
-        sides = [piece for piece in band if piece.right <= start], [piece for piece in band if piece.left >= end]
+        sides = (
+            [piece for piece in band if piece.right <= start],
+            [piece for piece in band if piece.left >= end],
+        )
         if all(map(_is_prose, sides)):
             if plain:
                 found.append(plain)
@@ -254,7 +259,8 @@ def _line(row: list[_Piece], region: int) -> Line:
         bottom=min(piece.bottom for piece in row),
         top=max(piece.top for piece in row),
         baseline=next(
-            (word.baseline for word in main.words if round(word.style.size, 1) == size), main.words[0].baseline
+            (word.baseline for word in main.words if round(word.style.size, 1) == size),
+            main.words[0].baseline,
         ),
         size=size,
         bold=all(word.style.bold for word in words if _counts(word)),

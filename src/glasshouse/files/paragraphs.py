@@ -19,7 +19,9 @@ _MARKER = re.compile(rf"(?:{_BULLET.pattern[:-2]}|{_NUMBERED.pattern[:-2]})$")
 _TERMINAL = re.compile(r"[.:;!?。！？][\"'”’)\]]*$")
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)\]]*$")
 _CAPTION = re.compile(r"(?:table|figure|fig\.|listing|chart)\s*[\dIVX]+\s*[.:]", re.I)
-_TITLED = re.compile(r"(?:article|section|chapter|part|exhibit|schedule|appendix|annex)\s+(?:\d|[ivxIVX]+\b|[A-Z]\b)", re.I)
+_TITLED = re.compile(
+    r"(?:article|section|chapter|part|exhibit|schedule|appendix|annex)\s+(?:\d|[ivxIVX]+\b|[A-Z]\b)", re.I
+)
 _LARGER = 1.12  # than the body: a heading
 _MAX_HEADING = 200  # characters
 
@@ -104,7 +106,9 @@ def _groups(lines: Sequence[Line], body: Body) -> Iterator[list[Line]]:
         return
     right = sorted(line.right for line in lines)[int(0.95 * (len(lines) - 1))]
     left = sorted(line.left for line in lines)[int(0.05 * (len(lines) - 1))]
-    gaps = [a.baseline - b.baseline for a, b in zip(lines, lines[1:], strict=False) if a.baseline > b.baseline]
+    gaps = [
+        a.baseline - b.baseline for a, b in zip(lines, lines[1:], strict=False) if a.baseline > b.baseline
+    ]
     pitch = quantiles(gaps, n=10)[2] if len(gaps) > 1 else 1.2 * lines[0].size
     group = [lines[0]]
     for line in lines[1:]:

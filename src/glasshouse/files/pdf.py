@@ -27,7 +27,13 @@ MAX_HIDDEN = 20_000
 UNDECODED = 0.3
 """Share of a page's letters without a code that makes the page unreadable."""
 
-_METADATA = {"Title": "title", "Author": "author", "Subject": "subject", "Keywords": "keywords", "CreationDate": "date"}
+_METADATA = {
+    "Title": "title",
+    "Author": "author",
+    "Subject": "subject",
+    "Keywords": "keywords",
+    "CreationDate": "date",
+}
 _BROKEN_WORD = re.compile(r"(\w+)-$")
 _FIRST_WORD = re.compile(r"\w+[^\w\s]*\s*")
 
@@ -43,7 +49,9 @@ def read_pdf(data: bytes, name: str) -> Document:
     try:
         pages = len(document)
         if pages == 0:
-            raise DataError("this PDF has no page", where=name, fix="save it again with the program that made it")
+            raise DataError(
+                "this PDF has no page", where=name, fix="save it again with the program that made it"
+            )
         reading = _Reading()
         for number in range(1, min(pages, MAX_PAGES) + 1):
             if reading.characters >= MAX_CHARACTERS:
@@ -59,7 +67,12 @@ def read_pdf(data: bytes, name: str) -> Document:
     for number, paragraph in _blocks(reading.lines):
         place = paragraph.place if isinstance(paragraph, _Running) else None
         builder.add(
-            paragraph.text, paragraph.kind, page=number, level=paragraph.level, box=_rounded(paragraph.box), place=place
+            paragraph.text,
+            paragraph.kind,
+            page=number,
+            level=paragraph.level,
+            box=_rounded(paragraph.box),
+            place=place,
         )
     return builder.document(name, "pdf", pages=pages, metadata=metadata, flags=flags)
 
@@ -153,7 +166,9 @@ def _has_content(page: pypdfium2.PdfPage) -> bool:
 
 def _metadata(document: pypdfium2.PdfDocument) -> dict[str, str]:
     return {
-        ours: value for theirs, ours in _METADATA.items() if (value := document.get_metadata_value(theirs).strip())
+        ours: value
+        for theirs, ours in _METADATA.items()
+        if (value := document.get_metadata_value(theirs).strip())
     }
 
 
@@ -178,9 +193,13 @@ def _flags(reading: _Reading, data: bytes, pages: int) -> tuple[Flag, ...]:
         flags.append(Flag("broken", f"{_pages(broken)} cannot be read", broken))
     if reading.undecoded:
         numbers = tuple(reading.undecoded)
-        flags.append(Flag("broken", f"the file does not say which letters stand on {_pages(numbers)}", numbers))
+        flags.append(
+            Flag("broken", f"the file does not say which letters stand on {_pages(numbers)}", numbers)
+        )
     if _cut_off(data):
-        flags.append(Flag("broken", "the file is cut off: its end is missing, and perhaps pages or text of it"))
+        flags.append(
+            Flag("broken", "the file is cut off: its end is missing, and perhaps pages or text of it")
+        )
     return tuple(flags)
 
 
@@ -229,8 +248,12 @@ def _blocks(pages: list[list[Line]]) -> Iterator[tuple[int, Paragraph]]:
     _join_across_pages(pages_of_paragraphs, known)
     waiting: list[tuple[int, Paragraph]] = []
     before: Paragraph | None = None
-    for number, (lines, edges, paragraphs) in enumerate(zip(pages, running, pages_of_paragraphs, strict=True), 1):
-        middle = (max(line.box[3] for line in lines) + min(line.box[1] for line in lines)) / 2 if lines else 0.0
+    for number, (lines, edges, paragraphs) in enumerate(
+        zip(pages, running, pages_of_paragraphs, strict=True), 1
+    ):
+        middle = (
+            (max(line.box[3] for line in lines) + min(line.box[1] for line in lines)) / 2 if lines else 0.0
+        )
         edge = [_running(lines[place], middle) for place in sorted(edges)]
         waiting += [(number, line) for line in edge if line.place == "page header"]
         for paragraph in paragraphs:

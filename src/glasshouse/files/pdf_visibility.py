@@ -114,7 +114,9 @@ class _Picture:
         if not (0 <= (left + right) / 2 < columns and 0 <= (above + below) / 2 < rows):
             return None
         first_row, first_column = max(int(above), 0), max(int(left), 0)
-        return self._pixels[first_row : max(int(below), first_row) + 1, first_column : max(int(right), first_column) + 1]
+        return self._pixels[
+            first_row : max(int(below), first_row) + 1, first_column : max(int(right), first_column) + 1
+        ]
 
     def contrast(self, box: Box) -> int:
         region = self.region(box)

@@ -97,7 +97,13 @@ class _Reader:
             if text and style is not None:
                 left, bottom, right, top = box
                 word = Word(
-                    text, (left, bottom, right, top), self._baseline(first, style), style, space, line_end, undecoded
+                    text,
+                    (left, bottom, right, top),
+                    self._baseline(first, style),
+                    style,
+                    space,
+                    line_end,
+                    undecoded,
                 )
                 found.append(word)
                 space = False
@@ -133,7 +139,13 @@ class _Reader:
             else:
                 box = [min(box[0], left), min(box[1], bottom), max(box[2], right), max(box[3], top)]
             letters.append("-" if letter in _LINE_HYPHENS else letter)
-            undecoded += code == 0xFFFD or 0xE000 <= code < 0xF900 and code not in _BULLETS or code < 0x20 and code != 2
+            undecoded += (
+                code == 0xFFFD
+                or 0xE000 <= code < 0xF900
+                and code not in _BULLETS
+                or code < 0x20
+                and code != 2
+            )
         finish(line_end=True)
         return found
 
@@ -195,6 +207,8 @@ def _clean(letters: list[str]) -> str:
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     text = text.translate(_LIGATURES).translate(_BULLETS).translate(_DROPPED)
     text = "".join(
-        letter for letter in text if unicodedata.category(letter) not in ("Cc", "Cs", "Cn") or letter == "\ufffd"
+        letter
+        for letter in text
+        if unicodedata.category(letter) not in ("Cc", "Cs", "Cn") or letter == "\ufffd"
     )
     return unicodedata.normalize("NFC", text)

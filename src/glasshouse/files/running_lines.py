@@ -10,7 +10,8 @@ from glasshouse.files.page_layout import Line
 
 _EDGE_LINES = 3  # from the top and from the foot of a page
 _NUMBER = re.compile(
-    r"^\W*(?:page\s+|p\.\s*|seite\s+)?(?:[a-z]{1,3}-)?(?:\d{1,4}|[ivxlc]{1,6})(?:\s*(?:/|of|von)\s*\d{1,4})?\W*$", re.I
+    r"^\W*(?:page\s+|p\.\s*|seite\s+)?(?:[a-z]{1,3}-)?(?:\d{1,4}|[ivxlc]{1,6})(?:\s*(?:/|of|von)\s*\d{1,4})?\W*$",
+    re.I,
 )
 _DIGITS = re.compile(r"\d+")
 _MIN_PAGES = 2
@@ -26,7 +27,9 @@ def running_lines(pages: Sequence[Sequence[Line]]) -> list[set[int]]:
     """
     edges = [_edge(lines) for lines in pages]
     counts = Counter(
-        key for lines, places in zip(pages, edges, strict=True) for key in {_key(lines[place]) for place in places}
+        key
+        for lines, places in zip(pages, edges, strict=True)
+        for key in {_key(lines[place]) for place in places}
     )
     needed = max(_MIN_PAGES, min(len(pages) * _MIN_SHARE, 5))
     found: list[set[int]] = []
