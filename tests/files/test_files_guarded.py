@@ -10,12 +10,12 @@ import zlib
 from pathlib import Path
 
 import pytest
+from tests.files.pdf_maker import lines, make_pdf, text
 
 from glasshouse.core.errors import DataError
 from glasshouse.files.document import Block, Document, Flag
 from glasshouse.files.guarded import GuardedReader, document_from, document_to
 from glasshouse.files.open_document import open_document
-from tests.files.pdf_maker import lines, make_pdf, text
 
 MEMORY = 1 << 30
 
@@ -87,7 +87,10 @@ def bomb() -> bytes:
     again = pump.compress(b" " * (1 << 22)) + pump.flush(zlib.Z_FULL_FLUSH)  # depends on nothing before it
     content = first + again * 1_023 + pump.flush()
     page = make_pdf([text("Words.")], compress=True)
-    start, end = page.index(b"stream\n", page.index(b"6 0 obj")) + 7, page.index(b"endstream", page.index(b"6 0 obj"))
+    start, end = (
+        page.index(b"stream\n", page.index(b"6 0 obj")) + 7,
+        page.index(b"endstream", page.index(b"6 0 obj")),
+    )
     head = page[:start]
     length = head.rindex(b"/Length")
     return head[:length] + b"/Length %d >>\nstream\n" % len(content) + content + b"\n" + page[end:]
@@ -144,7 +147,9 @@ def test_many_threads_share_few_children(good: Path) -> None:
     assert results == [expected] * 12
 
 
-def test_nothing_in_the_working_folder_is_run(tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_in_the_working_folder_is_run(
+    tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A folder of strangers' files may hold a json.py."""
     (tmp_path / "json.py").write_text("raise SystemExit('taken over')")
     monkeypatch.chdir(tmp_path)

@@ -8,16 +8,16 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tests.files.pdf_maker import make_pdf, text
+from tests.files.words import fixture_file
 
 from glasshouse.core.errors import DataError
 from glasshouse.files import open_document as door
 from glasshouse.files.formats import FORMATS, format_of
 from glasshouse.files.open_document import SUFFIXES, open_document
-from tests.files.pdf_maker import make_pdf, text
-from tests.files.words import fixture_file
 
 PDF = make_pdf([text("A page of words.")])
-ARTICLE = b'<?xml version="1.0"?>\n<!DOCTYPE article [<!ENTITY a "b">]>\n<!-- a note -->\n<article><body/></article>'
+ARTICLE = b'<?xml version="1.0"?>\n<!DOCTYPE article [<!ENTITY a "b">]><!-- note --><article></article>'
 MAIL = b"Received: from a by b\nFrom: a@example.com\nTo: b@example.com\nSubject: Hello\n\nWords.\n"
 
 
@@ -104,7 +104,10 @@ def test_a_right_extension_and_none_are_no_matter(tmp_path: Path) -> None:
         (archive(("a.txt", b"Words")), "ZIP archive"),
         (b'<?xml version="1.0"?><invoice><total>3</total></invoice>', "<invoice>"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "before 2007"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + "EncryptedPackage".encode("utf-16-le") + bytes(600), "encrypted"),
+        (
+            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + "EncryptedPackage".encode("utf-16-le") + bytes(600),
+            "encrypted",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, data: bytes, told: str) -> None:
@@ -145,4 +148,6 @@ def test_every_fixture_opens() -> None:
             continue
         document = open_document(path)
         assert document.text
-        assert not [flag for flag in document.flags if flag.kind in ("wrong_extension", "broken", "cut")], path
+        assert not [flag for flag in document.flags if flag.kind in ("wrong_extension", "broken", "cut")], (
+            path
+        )

@@ -167,7 +167,7 @@ def _body(message: EmailMessage) -> EmailMessage | None:
 
 
 def _is_attachment(part: EmailMessage, message: EmailMessage) -> bool:
-    """Whether a part has a name or is an e-mail; the other form of the body, and pictures in it, do not count."""
+    """Whether a part has a name or is an e-mail; the other form of the body has none."""
     if part is message:
         return part.get_content_disposition() == "attachment"
     named = part.get_filename() is not None or part.get_content_disposition() == "attachment"
