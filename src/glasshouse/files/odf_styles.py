@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from glasshouse.files.docx_numbers import shown_number
@@ -39,6 +40,7 @@ class Styles:
     def __init__(self, roots: list[etree._Element]) -> None:
         self._styles: dict[tuple[str, str], etree._Element] = {}
         self._defaults: dict[str, etree._Element] = {}
+        self.look = cache(self._look)
         self.lists: dict[str, etree._Element] = {}
         self.outline: etree._Element | None = None
         self.masters: dict[str, etree._Element] = {}
@@ -76,7 +78,7 @@ class Styles:
                 return value
         return None
 
-    def look(self, family: str, name: str | None, before: Look) -> Look:
+    def _look(self, family: str, name: str | None, before: Look) -> Look:
         """`before` with what a style of a paragraph, a span or a cell changes."""
         look = before
         for style in reversed(self.chain(family, name)):
@@ -154,10 +156,10 @@ class Counter:
             at = self._definition(place)
             form = "" if at is None else at.get(STYLE + "num-format", "")
             count = self._counts[place]
+            if count is None:  # a level that was skipped counts as begun
+                count = self._counts[place] = _start(at)
             if form:
-                numbers.append(
-                    shown_number(_start(at) if count is None else count, _FORMS.get(form, "decimal"))
-                )
+                numbers.append(shown_number(count, _FORMS.get(form, "decimal")))
         prefix, suffix = definition.get(STYLE + "num-prefix", ""), definition.get(STYLE + "num-suffix", "")
         return (prefix + ".".join(numbers) + suffix).strip()
 

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote
 
 from glasshouse.core.errors import DataError
-from glasshouse.files.archive import open_archive, read_member
+from glasshouse.files.archive import MAX_UNPACKED_BYTES, open_archive, read_member
 from glasshouse.files.xml import parse_xml
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _STRICT = re.compile(rb"http://purl\.oclc\.org/ooxml/(\w+)/")
 """The strict variant of ISO/IEC 29500 differs in its namespaces; readers know the usual ones."""
+
+MAX_READ_BYTES = 2 * MAX_UNPACKED_BYTES
+"""Of all parts together, each as often as it is read: many slides may point at the same large part."""
 
 _RELATIONSHIPS = "{http://schemas.openxmlformats.org/package/2006/relationships}Relationship"
 
@@ -38,6 +41,7 @@ class Package:
         """Raises DataError, see `open_archive`."""
         self.archive, self.name = open_archive(data, name), name
         self._parts = {part.lower(): part for part in self.archive.namelist()}  # their case does not count
+        self._left = MAX_READ_BYTES
         self._targets: dict[str, dict[str, tuple[str, str]]] = {}
         if "[content_types].xml" not in self._parts:
             raise DataError(
@@ -48,8 +52,13 @@ class Package:
         return part.lower() in self._parts
 
     def bytes(self, part: str) -> bytes:
-        """Raises DataError where there is no such part."""
-        return read_member(self.archive, self._parts.get(part.lower(), part), self.name)
+        """Raises DataError where there is no such part, or when too much has been read."""
+        data = read_member(self.archive, self._parts.get(part.lower(), part), self.name)
+        self._left -= len(data)
+        if self._left < 0:
+            what = f"its parts point at each other so often that {MAX_READ_BYTES >> 20} MiB are not enough"
+            raise DataError(what, where=self.name, fix="leave the file out")
+        return data
 
     def open(self, part: str) -> IO[bytes]:
         """A part that is read piece by piece; raises DataError where there is no such part."""
@@ -73,13 +82,14 @@ class Package:
         _, target = self._relations(part).get(relation or "", ("", ""))
         return target if target in self else None
 
-    def main(self, root: str) -> str:
-        """The part that everything hangs on; raises DataError where its root element is not called `root`."""
+    def main(self, kind: str) -> tuple[str, etree._Element]:
+        """The part that everything hangs on, and its root; raises DataError where that is no <kind>."""
         for part in self.related("", "officeDocument"):
-            if self.xml(part).tag.rpartition("}")[2] == root:
-                return part
+            root = self.xml(part)
+            if str(root.tag).rpartition("}")[2] == kind:
+                return part, root
         raise DataError(
-            f"an Office file without the part <{root}>", where=self.name, fix="check what kind of file it is"
+            f"an Office file without the part <{kind}>", where=self.name, fix="check what kind of file it is"
         )
 
     def metadata(self) -> dict[str, str]:
