@@ -83,7 +83,7 @@ def _without_mark(data: bytes) -> str | None:
 
 
 def _mostly_utf8(data: bytes) -> str | None:
-    """UTF-8 with a few broken bytes (a cut, a bad join): its good signs outnumber the broken ones ten to one."""
+    """UTF-8 with a few broken bytes (a cut, a bad join): ten good signs for a broken one."""
     text = data.decode("utf-8", errors="replace")
     broken = text.count("\ufffd")
     return text if sum(len(found) for found in _BEYOND_ASCII.findall(text)) - broken > 10 * broken else None

@@ -10,7 +10,7 @@ from glasshouse.core.errors import DataError
 from glasshouse.files.charset import codec, marked
 
 if TYPE_CHECKING:
-    from lxml import etree
+    import lxml.etree
 
 MAX_BYTES = 100_000_000
 """Of one XML file. A book of 1,000 pages has about 5 million."""
@@ -22,7 +22,7 @@ MAX_DEPTH = 256
 """Elements inside each other. Real files stay under 50; readers may recurse."""
 
 MAX_ENTITY = 16
-"""Characters that an entity declared in the file itself may stand for: enough for a sign, too few for a bomb."""
+"""Characters that an entity declared in the file may stand for: enough for a sign, too few for a bomb."""
 
 _FIX = "save the file again with the program that made it"
 _NAME = r"[A-Za-z_:][\w:.-]*"
@@ -44,7 +44,7 @@ _OWN = frozenset({"amp", "lt", "gt", "quot", "apos"})
 
 def parse_xml(
     data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH
-) -> etree._Element:
+) -> lxml.etree._Element:
     """The root element of an XML file, its comments and processing instructions left out.
 
     Nothing is fetched: an external DTD is ignored, and the named signs it would declare (`&mdash;`) come from
@@ -52,7 +52,7 @@ def parse_xml(
     well-formed, for more than `max_bytes` bytes, for elements deeper than `max_depth`, and for a DTD that
     declares entities of text (what entity bombs and reads of local files are made of).
     """
-    from lxml import etree
+    import lxml.etree
 
     if len(data) > max_bytes:
         raise DataError(
@@ -69,7 +69,7 @@ def parse_xml(
         text = text[declaration.end() :]
     entities, external, text = _without_doctype(text, name)
     text = _resolve(text, entities, external)
-    parser = etree.XMLParser(
+    parser = lxml.etree.XMLParser(
         encoding="utf-8",
         resolve_entities=False,
         no_network=True,
@@ -79,8 +79,8 @@ def parse_xml(
         remove_pis=True,
     )
     try:
-        root = etree.fromstring(text.encode("utf-8"), parser)
-    except etree.XMLSyntaxError as error:
+        root = lxml.etree.fromstring(text.encode("utf-8"), parser)
+    except lxml.etree.XMLSyntaxError as error:
         raise DataError(f"not well-formed XML: {error.msg}", where=name, fix=_FIX) from None
     except UnicodeEncodeError:
         raise DataError("the XML holds half a surrogate pair", where=name, fix=_FIX) from None
@@ -90,11 +90,23 @@ def parse_xml(
     return root
 
 
-def _check_depth(root: etree._Element, most: int, name: str) -> None:
-    from lxml import etree
+def local_name(element: lxml.etree._Element) -> str:
+    """The name of an element without its namespace."""
+    tag = element.tag
+    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+
+
+def span(text: str | None) -> int:
+    """How many rows or columns a cell covers, from an attribute that may be missing or wrong."""
+    found = re.match(r"\s*\+?(\d{1,6})", text, re.ASCII) if text else None
+    return 1 if found is None else max(int(found[1]), 1)
+
+
+def _check_depth(root: lxml.etree._Element, most: int, name: str) -> None:
+    import lxml.etree
 
     depth = 0
-    for event, _ in etree.iterwalk(root, events=("start", "end")):
+    for event, _ in lxml.etree.iterwalk(root, events=("start", "end")):
         depth += 1 if event == "start" else -1
         if depth > most:
             raise DataError(
