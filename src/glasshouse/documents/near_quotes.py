@@ -1,8 +1,8 @@
 """Where a quote stands that a text has not word for word: the place with the least edit distance.
 
 A text that is short beside its quote is searched whole and exactly. In a long one, four characters in a row
-that quote and text share vote for where the quote would begin (rare ones alone: the others say little), and
-around the places with most votes the search is exact. The index of a text's fours is made once.
+that quote and text share vote for where the quote would begin, the rare ones with more weight, and around the
+places with most votes the search is exact. The index of a text's fours is made once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from glasshouse.documents.difference import SIGNS
 from glasshouse.documents.edit_search import nearest
 
 GRAM = 4
@@ -31,13 +32,14 @@ END = 256
 
 
 class NearIndex:
-    """Of one text, in which case and typographic signs are folded away, character for character.
+    """Of one text. Capitals and typographic signs count only between places that are else equally near.
 
     `may_cut(place)`: whether a quote may begin or end there, and not in the middle of a word.
     """
 
     def __init__(self, text: str, may_cut: Callable[[int], bool]) -> None:
-        self._text, self._may_cut = text, may_cut
+        self._plain, self._text, self._may_cut = text, folded(text), may_cut
+        text = self._text
         self._codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         buckets = _buckets(self._codes)
         self._order = np.argsort(buckets, kind="stable").astype(np.int32)
@@ -49,15 +51,20 @@ class NearIndex:
 
         Similarity: 1 - Levenshtein distance / length of the longer one.
         """
-        best: tuple[float, int, int] | None = None
+        asked, quote = quote, folded(quote)
+        found: set[tuple[float, float, int, int]] = set()
         for begin, stop in self._windows(quote):
             start, end = self._ends(quote, begin, stop)
             if start >= end:
                 continue
             start, end, similarity = self._fitted(quote, start, end)
-            if similarity >= least and (best is None or (similarity, -start) > (best[0], -best[1])):
-                best = similarity, start, end
-        return None if best is None else (best[1], best[2], best[0])
+            if similarity >= least:
+                exactly = Levenshtein.normalized_similarity(asked, self._plain[start:end])
+                found.add((similarity, exactly, -start, end))
+        if not found:
+            return None
+        similarity, _, start, end = max(found)
+        return -start, end, similarity
 
     def _windows(self, quote: str) -> Iterator[tuple[int, int]]:
         """Stretches of the text to look at."""
@@ -81,23 +88,20 @@ class NearIndex:
         rare = known[np.argsort(counts[known], kind="stable")[:SEEDS]]
         if not rare.size:
             return []
-        begins = [
-            self._order[self._starts[grams[place]] : self._starts[int(grams[place]) + 1]] - place
-            for place in rare.tolist()
-        ]
-        bins = (np.concatenate(begins) + len(quote)) // width  # the shift keeps them from being negative
-        votes = np.bincount(bins)
+        found = [self._order[self._starts[gram] : self._starts[gram + 1]] for gram in grams[rare].tolist()]
+        begins = np.concatenate([at - place for at, place in zip(found, rare.tolist(), strict=True)])
+        # A four that stands in a hundred places has one vote for all of them.
+        weights = np.repeat(1.0 / counts[rare], counts[rare])
+        votes = np.bincount((begins + len(quote)) // width, weights)  # the shift: a bin is never negative
         votes = votes + np.append(votes[1:], 0)  # a bin and the next: a place may lie across their border
-        most = int(votes.max())
-        if most < 2:
-            return []
+        most = float(votes.max())
         chosen: list[int] = []
-        for found in np.argsort(-votes, kind="stable")[: 4 * PLACES].tolist():
-            if 2 * votes[found] < most or len(chosen) == PLACES:
+        for number in np.argsort(-votes, kind="stable")[: 4 * PLACES].tolist():
+            if 2 * votes[number] < most or len(chosen) == PLACES:
                 break
-            if all(abs(found - other) > 1 for other in chosen):
-                chosen.append(found)
-        return [(found + 1) * width - len(quote) for found in chosen]
+            if all(abs(number - other) > 1 for other in chosen):
+                chosen.append(number)
+        return [(number + 1) * width - len(quote) for number in chosen]
 
     def _ends(self, quote: str, begin: int, stop: int) -> tuple[int, int]:
         """Of the part of text[begin:stop] that is nearest to the quote."""
@@ -138,6 +142,11 @@ class NearIndex:
                     left -= 1
                 other += step
         return found or [place]
+
+
+def folded(plain: str) -> str:
+    """Without capitals and typographic signs, character for character."""
+    return plain.translate(SIGNS).lower()
 
 
 def _buckets(codes: np.ndarray) -> np.ndarray:
