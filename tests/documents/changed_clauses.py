@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from glasshouse.documents.quotes import Quote
+
 
 @dataclass(frozen=True)
 class Contract:
@@ -172,3 +174,32 @@ def changes(found: list[tuple[Contract, str]], seed: int) -> Iterator[tuple[Cont
                     if not reference(contract.text, made[0]):
                         yield contract, Change(kind, clause, *made)
                     break
+
+
+def misplaced(found: Quote | None, text: str, clause: str, places: list[tuple[int, int]]) -> bool:
+    """Of a clause that stands in its contract: whether it is not found verbatim, where it is."""
+    return (
+        found is None
+        or not found.verbatim
+        or (found.start, found.end) not in places
+        or found.text != text[found.start : found.end]
+        or found.text.split() != clause.split()
+    )
+
+
+def unshown(found: Quote | None, text: str, change: Change) -> str | None:
+    """Why a changed clause was not found as it should: called verbatim, nowhere, elsewhere, or unsaid."""
+    if found is None:
+        return "nowhere"
+    if found.verbatim or found.difference is None:
+        return "verbatim"
+    overlaps = [
+        (min(found.end, end) - max(found.start, start)) / (max(found.end, end) - min(found.start, start))
+        for start, end in reference(text, change.clause)
+    ]
+    if max(overlaps) < 0.9:  # intersection over union
+        return "elsewhere"
+    bound = r"\d" if change.word.isdecimal() else r"[^\W\d]"  # of "3months" the number alone was changed
+    if not re.search(rf"(?<!{bound}){re.escape(change.word)}(?!{bound})", found.difference):
+        return "unsaid"
+    return None

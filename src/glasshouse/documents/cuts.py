@@ -27,6 +27,14 @@ def cuts_word(text: str, place: int) -> bool:
     return 0 < place < len(text) and _in_word(text[place - 1]) and _in_word(text[place])
 
 
+def cuts_compound(text: str, place: int) -> bool:
+    """Whether `place` lies at a hyphen between letters: "non|-exclusive", "twenty-|five"."""
+    for hyphen in (place - 1, place):
+        if 0 < hyphen < len(text) - 1 and text[hyphen] in _HYPHENS:
+            return text[hyphen - 1].isalpha() and text[hyphen + 1].isalpha()
+    return False
+
+
 def cuts_number(text: str, place: int) -> bool:
     """Whether `place` lies in a number: "1|60", "60|.5", "60.|5", "-|5"."""
     if not 0 < place < len(text):

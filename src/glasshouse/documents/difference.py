@@ -132,7 +132,7 @@ def _change(
     """Of one stretch of words that differs."""
     quote, source = said.between(*mine), stands.between(*theirs)
     if not why and quote and source:
-        if quote.casefold() == source.casefold():
+        if quote.lower() == source.lower():
             why = " (capitals)"
         elif typography(quote).casefold() == typography(source).casefold():
             why = " (typography)"

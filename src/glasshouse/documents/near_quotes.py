@@ -28,7 +28,10 @@ PLACES = 6
 """Places that are looked at, those with most votes."""
 
 END = 256
-"""Characters of a long quote's beginning and end by which its two ends are found."""
+"""Characters of a long quote's beginning and end by which its two ends are found: that is fast."""
+
+SURE = 0.9
+"""Similarity from which ends found so are right; otherwise the whole quote is searched for."""
 
 
 class NearIndex:
@@ -54,10 +57,7 @@ class NearIndex:
         asked, quote = quote, folded(quote)
         found: set[tuple[float, float, int, int]] = set()
         for begin, stop in self._windows(quote):
-            start, end = self._ends(quote, begin, stop)
-            if start >= end:
-                continue
-            start, end, similarity = self._fitted(quote, start, end)
+            start, end, similarity = self._nearest(quote, begin, stop)
             if similarity >= least:
                 exactly = Levenshtein.normalized_similarity(asked, self._plain[start:end])
                 found.add((similarity, exactly, -start, end))
@@ -69,51 +69,52 @@ class NearIndex:
     def _windows(self, quote: str) -> Iterator[tuple[int, int]]:
         """Stretches of the text to look at."""
         length, size = len(quote), len(self._text)
-        if size <= 4 * length:
-            yield 0, size
-            return
         if length <= SHORT:
             for end in _ends_of_short(quote, self._codes):
                 yield max(0, end - 2 * length), min(size, end + length)
             return
+        if size <= 4 * length:
+            yield 0, size
         room = length // 4 + GRAM
         for place in self._votes(quote, room):
             yield max(0, place - room), min(size, place + room + length + room)
 
     def _votes(self, quote: str, width: int) -> list[int]:
         """Where the quote would begin, those with most votes first; each right to `width` characters."""
-        grams = _buckets(np.frombuffer(quote.encode("utf-32-le", "surrogatepass"), dtype="<u4"))
+        codes = np.frombuffer(quote.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        grams, places = np.unique(_buckets(codes), return_index=True)  # each votes once, however often it stands
         counts = self._starts[grams.astype(np.int64) + 1] - self._starts[grams]
         known = np.flatnonzero(counts)
         rare = known[np.argsort(counts[known], kind="stable")[:SEEDS]]
         if not rare.size:
             return []
         found = [self._order[self._starts[gram] : self._starts[gram + 1]] for gram in grams[rare].tolist()]
-        begins = np.concatenate([at - place for at, place in zip(found, rare.tolist(), strict=True)])
-        # A four that stands in a hundred places has one vote for all of them.
-        weights = np.repeat(1.0 / counts[rare], counts[rare])
+        begins = np.concatenate([at - place for at, place in zip(found, places[rare].tolist(), strict=True)])
+        weights = np.repeat(counts[rare] ** -0.5, counts[rare])
         votes = np.bincount((begins + len(quote)) // width, weights)  # the shift: a bin is never negative
         votes = votes + np.append(votes[1:], 0)  # a bin and the next: a place may lie across their border
         most = float(votes.max())
         chosen: list[int] = []
         for number in np.argsort(-votes, kind="stable")[: 4 * PLACES].tolist():
-            if 2 * votes[number] < most or len(chosen) == PLACES:
+            if 3 * votes[number] < most or len(chosen) == PLACES:
                 break
             if all(abs(number - other) > 1 for other in chosen):
                 chosen.append(number)
         return [(number + 1) * width - len(quote) for number in chosen]
 
-    def _ends(self, quote: str, begin: int, stop: int) -> tuple[int, int]:
-        """Of the part of text[begin:stop] that is nearest to the quote."""
+    def _nearest(self, quote: str, begin: int, stop: int) -> tuple[int, int, float]:
+        """The part of text[begin:stop] that is nearest to the quote, with its similarity."""
         window = self._text[begin:stop]
-        if len(quote) <= 2 * END:
-            start, end, _ = nearest(quote, window)
-            return begin + start, begin + end
-        room = len(window) - len(quote)
-        start, _, _ = nearest(quote[:END], window[: END + max(room, END)])
-        after = max(start, len(window) - END - max(room, END))
-        _, end, _ = nearest(quote[-END:], window[after:])
-        return begin + start, begin + after + end
+        if len(quote) > 2 * END:
+            room = max(len(window) - len(quote), END)
+            start, _, _ = nearest(quote[:END], window[: END + room])
+            after = max(start, len(window) - END - room)
+            _, end, _ = nearest(quote[-END:], window[after:])
+            found = self._fitted(quote, begin + start, begin + after + end)
+            if found[2] >= SURE:
+                return found
+        start, end, _ = nearest(quote, window)
+        return self._fitted(quote, begin + start, begin + end)
 
     def _fitted(self, quote: str, start: int, end: int) -> tuple[int, int, float]:
         """With both ends moved to where a word begins or ends, whichever is nearest to the quote."""

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from glasshouse.documents.cuts import cuts_number, cuts_word, misleads
+from glasshouse.documents.cuts import cuts_compound, cuts_number, cuts_word, misleads
 from glasshouse.documents.difference import difference, left_out
 from glasshouse.documents.plain_form import PlainForm
 
@@ -147,8 +147,10 @@ class Source:
         return _Place(chain[0].start, chain[-1].end, similarity, "; ".join([*said, left_out(gaps)]))
 
     def _may_cut(self, place: int) -> bool:
+        """Whether a near quote's place may begin or end there: it is of whole words and numbers."""
         text = self._form.text
-        return self._form.whole(place) and not cuts_word(text, place) and not cuts_number(text, place)
+        cut = cuts_word(text, place) or cuts_number(text, place) or cuts_compound(text, place)
+        return not cut and self._form.whole(place)
 
     @cached_property
     def _index(self) -> NearIndex:
