@@ -14,7 +14,9 @@ from tests.documents.changed_clauses import Contract, changes, contracts, mispla
 
 pytestmark = [
     pytest.mark.accept,
-    pytest.mark.skipif("GLASSHOUSE_TEST_DATA" not in os.environ, reason="GLASSHOUSE_TEST_DATA names no folder"),
+    pytest.mark.skipif(
+        "GLASSHOUSE_TEST_DATA" not in os.environ, reason="GLASSHOUSE_TEST_DATA names no folder"
+    ),
 ]
 
 

@@ -91,7 +91,11 @@ def test_no_accent_and_no_part_of_a_syllable_is_cut_off(text):
         ("a margin of 60.5 percent", "a margin of 60", "'60' for '60.5'"),
         ("income of -5.2 million", "5.2 million", "'-' left out"),
         ("at least sixteen days", "at least six", "'six' for 'sixteen'"),
-        ("after twenty-five days of notice", "five days of notice", "'five days' for 'twenty-five days'"),
+        (
+            "after twenty-five days of written notice",
+            "five days of written notice",
+            "'five days' for 'twenty-five days'",
+        ),
         ("shall not assign it", "shall assign it", "'not' left out"),
         ("shall assign it freely", "shall not assign it freely", "'not' added"),
         ("who is unable to pay it", "able to pay it", "'able to' for 'unable to'"),
@@ -103,7 +107,11 @@ def test_no_accent_and_no_part_of_a_syllable_is_cut_off(text):
         ("The “Term” ends", 'The "Term" ends', "'\"' for '“' (typography); '\"' for '”' (typography)"),
         ("2010–2012 in all", "2010-2012 in all", "'-' for '–' (typography)"),
         ("the ofﬁce closes", "the office closes", "'office' for 'ofﬁce' (typography)"),
-        ("THE TERM ends here", "The Term ends here", "'The' for 'THE' (capitals); 'Term' for 'TERM' (capitals)"),
+        (
+            "THE TERM ends here",
+            "The Term ends here",
+            "'The' for 'THE' (capitals); 'Term' for 'TERM' (capitals)",
+        ),
         ("the notice of 60 days", "the notice of 60 days.", "'.' added"),
     ],
 )
@@ -117,7 +125,9 @@ def test_what_differs_is_named_and_is_never_verbatim(text, quote, difference):
 
 def test_numbers_and_negations_are_shown_first_and_all_of_them():
     text = "The old firm of Mr Smith shall not pay the sum of 60 dollars to any new clerk of the grey town by June"
-    quote = "The new firm of Mr Jones shall pay the sums of 90 dollars to any old clerk of the green town by July"
+    quote = (
+        "The new firm of Mr Jones shall pay the sums of 90 dollars to any old clerk of the green town by July"
+    )
     found = find_quote(text, quote)
     assert found is not None
     assert found.difference == (
@@ -258,7 +268,10 @@ def _levenshtein(one: str, other: str) -> int:
     for number, char in enumerate(one, 1):
         before, row[0] = row[0], number
         for place, another in enumerate(other, 1):
-            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (char != another))
+            before, row[place] = (
+                row[place],
+                min(row[place] + 1, row[place - 1] + 1, before + (char != another)),
+            )
     return row[-1]
 
 
@@ -278,8 +291,8 @@ def test_the_plain_form_leads_back_to_the_text(text):
 WORDS = "the of party shall notice term days agreement pay sum fee goods order under this any each".split()
 
 
-@given(st.randoms(use_true_random=False), st.integers(8, 300), st.integers(20, 3000))
-@settings(max_examples=60, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(8, 150), st.integers(20, 2000))
+@settings(max_examples=40, deadline=None)
 def test_a_changed_quote_is_found_where_it_was_put(rng, length, around):
     """In a text of few words, all of them common, where the seeds say little."""
     text = rng.choices(WORDS, k=around)

@@ -64,9 +64,7 @@ def misleads(text: str, start: int, end: int) -> bool:
     ):
         return True
     begin, stop = _word(text, start)
-    if begin < start < stop and (
-        _says(text[start:stop]) or text[begin:start].lower() in NEGATING_PREFIXES
-    ):
+    if begin < start < stop and (_says(text[start:stop]) or text[begin:start].lower() in NEGATING_PREFIXES):
         return True
     if begin == start > 1 and text[start - 1] in _HYPHENS:
         before, _ = _word(text, start - 1)

@@ -46,8 +46,7 @@ class NearIndex:
         self._codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         buckets = _buckets(self._codes)
         self._order = np.argsort(buckets, kind="stable").astype(np.int32)
-        self._starts = np.zeros(65537, dtype=np.int64)
-        np.cumsum(np.bincount(buckets, minlength=65536), out=self._starts[1:])
+        self._sorted = buckets[self._order]
 
     def find(self, quote: str, least: float) -> tuple[int, int, float] | None:
         """(start, end, similarity) of the nearest place, the first of several, or None below `least`.
@@ -56,51 +55,63 @@ class NearIndex:
         """
         asked, quote = quote, folded(quote)
         found: set[tuple[float, float, int, int]] = set()
-        for begin, stop in self._windows(quote):
+        best = least
+        for begin, stop, distance in self._windows(quote):
+            if 1 - distance / (len(quote) + distance) < best:
+                continue
             start, end, similarity = self._nearest(quote, begin, stop)
-            if similarity >= least:
+            if similarity >= best:
                 exactly = Levenshtein.normalized_similarity(asked, self._plain[start:end])
                 found.add((similarity, exactly, -start, end))
+                best = similarity
         if not found:
             return None
         similarity, _, start, end = max(found)
         return -start, end, similarity
 
-    def _windows(self, quote: str) -> Iterator[tuple[int, int]]:
-        """Stretches of the text to look at."""
+    def _windows(self, quote: str) -> Iterator[tuple[int, int, int]]:
+        """Stretches of the text to look at, with the least distance that the quote can have there."""
         length, size = len(quote), len(self._text)
         if length <= SHORT:
             for end in _ends_of_short(quote, self._codes):
-                yield max(0, end - 2 * length), min(size, end + length)
+                yield max(0, end - 2 * length), min(size, end + length), 0
             return
         if size <= 4 * length:
-            yield 0, size
+            yield 0, size, 0
+            return
         room = length // 4 + GRAM
-        for place in self._votes(quote, room):
-            yield max(0, place - room), min(size, place + room + length + room)
+        for place, distance in self._votes(quote, room):
+            yield max(0, place - room), min(size, place + room + length + room), distance
 
-    def _votes(self, quote: str, width: int) -> list[int]:
-        """Where the quote would begin, those with most votes first; each right to `width` characters."""
+    def _votes(self, quote: str, width: int) -> list[tuple[int, int]]:
+        """Where the quote would begin, right to `width` characters, those with most votes first; and the least
+        distance there: one edit spoils four fours at most, and the others that the text knows would be there.
+        """
         codes = np.frombuffer(quote.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         grams, places = np.unique(_buckets(codes), return_index=True)  # each votes once, however often it stands
-        counts = self._starts[grams.astype(np.int64) + 1] - self._starts[grams]
+        starts = np.searchsorted(self._sorted, grams)
+        counts = np.searchsorted(self._sorted, grams, side="right") - starts
         known = np.flatnonzero(counts)
         rare = known[np.argsort(counts[known], kind="stable")[:SEEDS]]
         if not rare.size:
             return []
-        found = [self._order[self._starts[gram] : self._starts[gram + 1]] for gram in grams[rare].tolist()]
+        found = [self._order[starts[gram] : starts[gram] + counts[gram]] for gram in rare.tolist()]
         begins = np.concatenate([at - place for at, place in zip(found, places[rare].tolist(), strict=True)])
         weights = np.repeat(counts[rare] ** -0.5, counts[rare])
-        votes = np.bincount((begins + len(quote)) // width, weights)  # the shift: a bin is never negative
+        bins = (begins + len(quote)) // width  # the shift: none is negative
+        votes, hits = np.bincount(bins, weights), np.bincount(bins)
         votes = votes + np.append(votes[1:], 0)  # a bin and the next: a place may lie across their border
-        most = float(votes.max())
+        hits = hits + np.append(hits[1:], 0)
         chosen: list[int] = []
         for number in np.argsort(-votes, kind="stable")[: 4 * PLACES].tolist():
-            if 3 * votes[number] < most or len(chosen) == PLACES:
+            if 3 * votes[number] < votes.max() or len(chosen) == PLACES:
                 break
             if all(abs(number - other) > 1 for other in chosen):
                 chosen.append(number)
-        return [(number + 1) * width - len(quote) for number in chosen]
+        return [
+            ((number + 1) * width - len(quote), max(0, -((int(hits[number]) - rare.size) // GRAM)))
+            for number in chosen
+        ]
 
     def _nearest(self, quote: str, begin: int, stop: int) -> tuple[int, int, float]:
         """The part of text[begin:stop] that is nearest to the quote, with its similarity."""
@@ -124,7 +135,9 @@ class NearIndex:
                 return 0.0
             return Levenshtein.normalized_similarity(quote, self._text[start:end])
 
-        for _ in range(2):
+        before = None
+        while before != (start, end):
+            before = start, end
             starts = [place for place in self._cuts_near(start) if self._text[place : place + 1] != " "]
             start = max(starts or [start], key=lambda place: (similarity(place, end), -place))
             ends = [place for place in self._cuts_near(end) if self._text[max(0, place - 1) : place] != " "]
