@@ -33,6 +33,11 @@ def typography(text: str) -> str:
     return unicodedata.normalize("NFKC", text.translate(SIGNS))
 
 
+def folded(text: str) -> str:
+    """Without capitals and typographic signs, character for character; of a text in NFD."""
+    return text.translate(SIGNS).lower()
+
+
 def difference(quote: str, source: str) -> str:
     """Of `quote` against `source`, what stands in the text: "'30 days' for '60 days'", "'not' left out".
 
