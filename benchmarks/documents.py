@@ -3,13 +3,13 @@
     python benchmarks/documents.py --langextract PYTHON [--data DIR] [--rounds 5]
 
 The labelled clauses of CUAD that stand in their contracts up to white space, and the same with one number or
-one negation changed. Both sides get the same texts and clauses, each as a process of its own, in turn; reading
-and importing do not count, making an index or tokens of a text does. `--langextract` names the Python of an
-environment that has langextract; without it only our own side runs. The works:
+one negation changed. Both sides get the same texts and clauses, each as a process of its own, in turn;
+reading and importing do not count, making an index or tokens of a text does. `--langextract` names the Python
+of an environment that has langextract; without it only our own side runs. The works:
 
 contracts  all clauses of a contract in one call; langextract without its fuzzy part
-alone      one clause a call, in the whole contract; langextract without its fuzzy part. (Of several clauses in
-           one call it expects that they come in the order of the text, and labels do not.)
+alone      one clause a call, in the whole contract; langextract without its fuzzy part. (Of several clauses
+           in one call it expects that they come in the order of the text, and labels do not.)
 windows    one clause a call, in the 1,000 characters before it and after it, which is the size of part that
            langextract makes of a text: with its fuzzy part, its default, and without
 changed    the same of changed clauses
@@ -229,8 +229,9 @@ def main() -> None:
                 "times_ours": [round(f(against), 2) for f in (statistics.median, min, max)],
             }
             print(
-                f"{work:10} {side:24} {row['processor']:9.3f} s  found {row['found']:4} right {row['right']:4} "
-                f"of {row['quotes']}  called exact {row.get('called_exact', '-')}  x ours {row['times_ours']}"
+                f"{work:10} {side:24} {row['processor']:9.3f} s  "
+                f"found {row['found']:4} right {row['right']:4} of {row['quotes']}  "
+                f"called exact {row.get('called_exact', '-')}  x ours {row['times_ours']}"
             )
     result = {
         "date": datetime.date.today().isoformat(),

@@ -29,6 +29,9 @@ SEEDS = 256
 PLACES = 6
 """Places that are looked at, those with most votes."""
 
+EXACT = 10_000
+"""Characters of a quote up to which the search is exact, whose time grows with their square."""
+
 SURE = 0.9
 """Similarity from which the ends that the votes give are right; below, the search is exact."""
 
@@ -61,6 +64,8 @@ class NearIndex:
 
         Similarity: 1 - Levenshtein distance / length of the longer one.
         """
+        if len(self._text) < least * len(quote):
+            return None
         asked, quote = quote, folded(quote)
         found: set[tuple[float, float, int, int]] = set()
         best = least
@@ -82,7 +87,7 @@ class NearIndex:
         if length <= SHORT:
             for end in _ends_of_short(quote, self._codes):
                 yield _Place(max(0, end - 2 * length), min(size, end + length))
-        elif size <= 4 * length:
+        elif size <= 4 * length and length <= EXACT:
             yield _Place(0, size)
         else:
             yield from self._voted(quote)
@@ -129,7 +134,7 @@ class NearIndex:
             start, end = place.ends()
             if start < end:
                 found = self._fitted(quote, max(0, start), min(len(self._text), end))
-                if found[2] >= SURE:
+                if found[2] >= SURE or len(quote) > EXACT:
                     return found
         start, end, _ = nearest(quote, self._text[place.begin : place.stop])
         return self._fitted(quote, place.begin + start, place.begin + end)
@@ -152,7 +157,7 @@ class NearIndex:
         return start, end, similarity(start, end)
 
     def _cuts_near(self, place: int) -> list[int]:
-        """Up to three places before and three after at which a quote may begin or end, and the place itself."""
+        """Where a quote may begin or end: the place itself, and up to three before it and three after."""
         size = len(self._text)
         found = [place] if self._may_cut(place) else []
         for step in (-1, 1):

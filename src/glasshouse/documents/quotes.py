@@ -19,6 +19,7 @@ ellipsis leaves out is told as its difference.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 from dataclasses import dataclass
@@ -183,8 +184,8 @@ def _chain(first: _Place, later: list[list[_Place]]) -> list[_Place] | None:
     chain = [first]
     for places in later:
         end = chain[-1].end
-        following = next((at for at in places if at.start >= end), None)
-        if following is None or following.start - end > LONGEST_GAP:
+        number = bisect.bisect_left(places, end, key=lambda place: place.start)
+        if number == len(places) or places[number].start - end > LONGEST_GAP:
             return None
-        chain.append(following)
+        chain.append(places[number])
     return chain
