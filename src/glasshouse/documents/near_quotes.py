@@ -96,9 +96,7 @@ class NearIndex:
         """Those with most votes first."""
         size, width = len(self._text), len(quote) // 4 + GRAM
         codes = np.frombuffer(quote.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        grams, places = np.unique(
-            _buckets(codes), return_index=True
-        )  # each votes once, however often it stands
+        grams, places = np.unique(_buckets(codes), return_index=True)  # those that repeat vote once
         starts = np.searchsorted(self._sorted, grams)
         counts = np.searchsorted(self._sorted, grams, side="right") - starts
         known = np.flatnonzero(counts)
