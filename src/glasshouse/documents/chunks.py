@@ -1,12 +1,11 @@
 """A document cut into parts that fit a model, at the best boundaries that fit.
 
-The text is a tree: blocks, numbered sections inside them, sentences, clauses, words, characters. A part of
-the tree is taken apart only where it does not fit the limit as a whole, by the exact count: so no paragraph, no
-section inside one and no sentence that fits is ever cut. (A sentence that runs over a page break makes one
-paragraph of the two; where that is too long, the sentence stays whole.) What is left are units in a row, and a
-price for a cut before each of them: headings are cheap, the middle of a list is dear. Cuts are chosen so that
-the sum of prices, the number of chunks and the empty room in them are least together, which also makes their
-sizes even.
+The text is a tree: blocks, numbered sections inside them, sentences, clauses, words, characters. A part is
+taken apart only where it does not fit the limit as a whole, by the exact count: so no paragraph, no section
+inside one and no sentence that fits is ever cut. (A sentence that runs over a page break makes one paragraph
+of the two; where that is too long, the sentence stays whole.) What is left are units in a row, and a price
+for a cut before each of them: headings are cheap, the middle of a list is dear. Cuts are chosen so that the sum
+of prices, the number of chunks and the empty room in them are least together, which also makes sizes even.
 
 Tokens merge over borders, so that counts of pieces do not add up. They are only estimates for the plan; every
 chunk is counted as it stands, and where it is over the limit, the plan is made again with what that showed.
@@ -26,6 +25,7 @@ from glasshouse.documents.sentences import (
     SECTION,
     ends_alone,
     is_furniture,
+    is_title,
     runs_on,
     sentences,
     trimmed,
@@ -92,8 +92,8 @@ def chunk(
 ) -> list[Chunk]:
     """Chunks of at most `limit` tokens, in order; a document that fits is one.
 
-    `count` tells the tokens of a text; it is called about three times a chunk, and once or twice more for each
-    side of its context. `context`: the most tokens of neighbouring sentences in `before` and in `after`; the
+    `count` tells the tokens of a text; it is called about three times a chunk, once or twice more for each
+    side of its context. `context`: the most tokens of neighbouring sentences in `before` and `after`; the
     first row of a table that began earlier stands in `before` besides. Raises UsageError for a limit below 1,
     DataError where a single character takes more than `limit`.
     """
@@ -404,7 +404,8 @@ def _grouped(
         if not parts:
             parts.append((start, end, unit.price))
         elif marker.match(chunker.text, start):
-            parts.append((start, end, price))
+            title = is_title(chunker.text, *parts[-1][:2])
+            parts.append((start, end, AFTER_HEADING if title else price))
         else:
             parts[-1] = (parts[-1][0], end, parts[-1][2])
     return parts
@@ -413,7 +414,10 @@ def _grouped(
 def _by_sentence(chunker: _Chunker, unit: _Unit) -> list[tuple[int, int, float]]:
     text = chunker.text[unit.start : unit.end]
     spans = [(unit.start + start, unit.start + end) for start, end in sentences(text, chunker.abbreviations)]
-    return _priced(unit, spans, SENTENCE)
+    return [
+        (start, end, AFTER_HEADING if place and is_title(chunker.text, *spans[place - 1]) else price)
+        for place, (start, end, price) in enumerate(_priced(unit, spans, SENTENCE))
+    ]
 
 
 def _by_clause(chunker: _Chunker, unit: _Unit) -> list[tuple[int, int, float]]:
