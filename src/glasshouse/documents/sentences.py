@@ -22,7 +22,7 @@ _STOP = re.compile(
 _PARAGRAPH = re.compile(r"[^\S\n]*\n[^\S\n]*\n\s*|\f\s*")
 _WORD_BEFORE = re.compile(r"[^\s(\[{“\"‘'«/—–,;]+\Z")
 _NEXT_WORD = re.compile(r"[\w'’-]+")
-_MARKER = re.compile(
+MARKER = re.compile(
     r"(?:[-*•·–—▪◦‣●○§¶]|[(\[]?(?:\d{1,3}(?:\.\d{1,3})*|[A-Za-z]|[ivxIVX]{1,5}|[a-z]{2})[.)\]]"
     r"|\d{1,3}(?:\.\d{1,3})+\.?|(?:ARTICLE|Article|SECTION|Section)\s+[\dIVX]+)(?=\s)"
 )
@@ -86,7 +86,7 @@ def _passages(text: str) -> list[tuple[int, int]]:
         after = place
         while passages and after < len(parts) - 1 and after - place < 3 and is_furniture(text, *parts[after]):
             after += 1
-        on = bool(passages) and runs_on(text, passages[-1][1], parts[after][0])
+        on = bool(passages) and runs_on(text, *passages[-1], parts[after][0])
         place = after if on else place
         lines = _lines(text, *parts[place])
         if on:
@@ -109,20 +109,28 @@ def is_furniture(text: str, start: int, end: int) -> bool:
     return end - start < 200 and _FURNITURE.fullmatch(text, start, end) is not None
 
 
-def runs_on(text: str, end: int, start: int) -> bool:
-    """Whether the sentence before `end` goes on at `start`, in the next paragraph."""
+def runs_on(text: str, begin: int, end: int, start: int) -> bool:
+    """Whether a paragraph's sentence (`text[begin:end]` ends with it) goes on at `start`, in the next one."""
     last = text[end - 1]
     if last in ".!?:;…。！？" or (last in "\"”')]" and text[end - 2 : end - 1] in ".!?:;"):
         return False
-    if _MARKER.match(text, start):
+    if MARKER.match(text, start):
         return False
     first = text[start]
     if first.islower():
         return True
     if last == ",":
         return first.isalpha() or first == "("
-    word = re.search(r"[^\W\d_]+\Z", text[max(0, end - 20) : end])
-    return word is not None and word[0] in _LEADS_ON
+    word = re.search(r"[^\W\d_]+\Z", text[max(begin, end - 20) : end])
+    if word is not None and word[0] in _LEADS_ON:
+        return True
+    over_page = start - end > 4 and end - begin > 80 and not text[end:start].isspace()
+    return over_page and word is not None and word[0].islower()
+
+
+def is_unfinished(text: str, start: int, end: int) -> bool:
+    """Whether more of the same list has to follow a paragraph: it ends in "as follows:", ";" or "and"."""
+    return text[end - 1] in ":;,：；，" or text[max(start, end - 4) : end].lower() in (" and", "; or", ", or")
 
 
 def ends_alone(text: str, start: int, end: int) -> bool:
@@ -161,7 +169,7 @@ def _lines(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _own_line(text: str, before: tuple[int, int], line: tuple[int, int], widest: int) -> bool:
-    if _MARKER.match(text, line[0]) or " | " in text[slice(*line)] or " | " in text[slice(*before)]:
+    if MARKER.match(text, line[0]) or " | " in text[slice(*line)] or " | " in text[slice(*before)]:
         return True
     first, last = text[line[0]], text[before[1] - 1]
     if first.islower() or last in ",-–" or text[slice(*before)].rsplit(None, 1)[-1] in _LEADS_ON:
@@ -238,7 +246,7 @@ def _abbreviated(text: str, begin: int, dot: int, first: int, own: frozenset[str
     if lower in BEFORE_NUMBER and lower not in own:
         return _NUMBERED.match(text, first) is not None and not starter
     if lower in WITHIN_NAME or lower in own or _DOTTED.fullmatch(lower):
-        return not starter and _MARKER.match(text, first) is None
+        return not starter and MARKER.match(text, first) is None
     if len(word) == 1 and word.isalpha():
         return word.islower() or not starter
     return False
