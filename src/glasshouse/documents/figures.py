@@ -1,8 +1,8 @@
 """Figures in a text, exactly: "$1,234.5 million", "(12.3)", "1.234,5 €", "12 %", "3 bps".
 
-Numbers are decimals as written, never floats. Where a comma or a full stop could be either, three digits after
-a comma make it a separator of thousands ("1,234"), one or two make it a decimal comma ("12,5"), and a single
-full stop is a decimal point ("1.234").
+Numbers are decimals as written, never floats. Where a comma or a full stop could be either, three digits
+after a comma make it a separator of thousands ("1,234"), one or two make it a decimal comma ("12,5"), and a
+single full stop is a decimal point ("1.234").
 """
 
 from __future__ import annotations

@@ -53,8 +53,7 @@ class Percentage(Rule):
         value, slack = stated.value * share, stated.step * share / 2
         ranges = self._ranges(top, bottom)
         passed = any(low - slack <= value <= high + slack for low, high in ranges)
-        low, high = ranges[0]
-        exact = ((low + high) * 50).quantize(Decimal("0.01"))
+        exact = (100 * (top.value / bottom.value - (0 if self.part else 1))).quantize(Decimal("0.01"))
         of = f"{top.text} of {bottom.text}" if self.part else f"from {bottom.text} to {top.text}"
         return self._found(
             passed, f"{of} is {exact:f} %, and {self.percentage} says {stated.text}", self.paths()

@@ -16,8 +16,8 @@ from glasshouse.documents.result import CheckFinding
 class Sum(Rule):
     """`total` is the sum of `parts`, less that of `minus`.
 
-    Every figure may be off by half of its last digit. Nothing is said where a figure is missing, nor where some
-    have a scale or a unit ("$5 million") that others lack.
+    Every figure may be off by half of its last digit. Nothing is said where a figure is missing, nor where
+    some have a scale or a unit ("$5 million") that others lack.
     """
 
     kind: Literal["sum"]
@@ -40,9 +40,8 @@ class Sum(Rule):
                 return None
             for path, value in found:
                 figure = figure_of(value)
-                if figure is None or (figure.unit, figure.power) != (total.unit, total.power):
-                    if figure is None or figure.unit != total.unit or not (figure.power and total.power):
-                        return None
+                if figure is None or figure.unit != total.unit or bool(figure.power) != bool(total.power):
+                    return None
                 added += sign * figure.value
                 slack += figure.step
                 paths.append(path)

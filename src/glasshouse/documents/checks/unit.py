@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 from glasshouse.documents.checks.rule import Path, Rule, value_at
 from glasshouse.documents.figures import Figure, figure_of, figures
 from glasshouse.documents.result import CheckFinding
 
-_POWERS = {"": 0, "none": 0, "one": 0, "units": 0, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_POWERS = {"": 0, "none": 0, "one": 0, "unit": 0, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 
 
 class Unit(Rule):
     """The figure stands in the text, and its unit and scale stand beside it, or above it: "(in millions)".
 
     What a field says counts: its own text ("$5 million"), or the fields that `unit` and `scale` name (a
-    currency's three letters or sign, or "%"; "thousand", "million", "billion"). Without either, the field has to
-    say whatever stands beside its figure in the text.
+    currency's three letters or sign, or "%"; "thousand", "million", "billion"). Without either, the field has
+    to say whatever stands beside its figure in the text.
     """
 
     kind: Literal["unit"]
@@ -39,8 +40,8 @@ class Unit(Rule):
             unit = _unit(str(said))
         if self.scale is not None and (said := value_at(fields, self.scale)):
             power = _POWERS.get(str(said).lower().removesuffix("s"), power)
-        there = [one for one in figures(text) if abs(one.number) == abs(figure.number)]
-        there = there or [one for one in figures(text) if abs(one.value) == abs(figure.number.scaleb(power))]
+        there = [one for one in _figures(text) if abs(one.number) == abs(figure.number)]
+        there = there or [one for one in _figures(text) if abs(one.value) == abs(figure.number.scaleb(power))]
         if not there:
             return self._found(
                 False, f"{self.path} ({value}) stands nowhere in the text as a figure", self.paths()
@@ -75,14 +76,19 @@ def _unit(said: str) -> str:
 
 
 def _anywhere(unit: str | None, text: str) -> bool:
-    return any(figure.unit == unit for figure in figures(text)) or bool(
+    return any(figure.unit == unit for figure in _figures(text)) or bool(
         re.search(rf"(?<![A-Za-z]){re.escape(unit or '')}(?![A-Za-z])", text)
     )
 
 
+@lru_cache(maxsize=2)
+def _figures(text: str) -> tuple[Figure, ...]:
+    return tuple(figures(text))
+
+
 def _in_scale(power: int, text: str) -> bool:
     words = {
-        3: r"thousands?|000s?|'000|’000",
+        3: r"thousands?|000s?",
         6: r"millions?|mm|mn|[€£$]m",
         9: r"billions?|bn",
         12: "trillions?",
