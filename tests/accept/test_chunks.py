@@ -51,12 +51,16 @@ def document_of(contract: dict[str, Any]) -> tuple[Document, list[tuple[int, int
     for paragraph in re.split(r"\n\s*\n", contract["text"]):
         builder.add(paragraph)
     document = builder.document(contract["id"], "text")
-    clauses = {clause for label in contract["labels"].values() for clause in label["clauses"] if clause.strip()}
+    clauses = {
+        clause for label in contract["labels"].values() for clause in label["clauses"] if clause.strip()
+    }
     found = (re.search(r"\s+".join(map(re.escape, clause.split())), document.text) for clause in clauses)
     return document, [match.span() for match in found if match]
 
 
-def why_cut(document: Document, begin: int, end: int, cut: int, limit: int, ends: list[tuple[int, int]]) -> str:
+def why_cut(
+    document: Document, begin: int, end: int, cut: int, limit: int, ends: list[tuple[int, int]]
+) -> str:
     """Why a clause is in two chunks; one of AVOIDABLE is a promise that was broken."""
     text = document.text
     inside = [span for span in ends if span[0] < cut < span[1]]
