@@ -36,7 +36,7 @@ from glasshouse.documents.calibrator import Labelled, Setting
 from glasshouse.documents.equality import same
 from glasshouse.documents.leaves import leaves, without_indices
 from glasshouse.documents.passage import passage
-from glasshouse.documents.replies import corrected, given, pruned
+from glasshouse.documents.replies import corrected, given, path_steps, pruned
 from glasshouse.documents.result import FieldResult, QuoteCheck, Result, Task
 from glasshouse.files.document import Document
 
@@ -194,7 +194,9 @@ class Corrections:
             places = [(found, found + len(str(right)))] * (found >= 0) + places
         start, end = passage(document.text, places)
         reply = given(result, start, end)
-        corrected(reply, path, right, None)  # refuses a path that the reply has no place for
+        corrected(
+            reply, path, right, None, pairs=result.task == "extraction"
+        )  # refuses a path that the reply has no place for
         entry = Correction(
             document=result.document,
             sha256=sha256(document.text),
@@ -411,9 +413,8 @@ def _field(result: Result, path: str) -> FieldResult:
     for field in result.fields:
         if field.path == path:
             return field
-    known = {without_indices(field.path) for field in result.fields}
-    if path.endswith("]") and without_indices(path) in known:
-        return FieldResult(path=path)
+    if path.endswith("]") and _is_list(result.value, path_steps(path)[:-1]):
+        return FieldResult.parse({"path": path})
     paths = [field.path for field in result.fields]
     close = nearest(path, paths)
     raise UsageError(
@@ -421,6 +422,15 @@ def _field(result: Result, path: str) -> FieldResult:
         where=result.document,
         fix=f"did you mean '{close}'?" if close else f"its fields: {', '.join(paths)}",
     )
+
+
+def _is_list(value: Any, steps: Sequence[str | int]) -> bool:
+    for step in steps:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return isinstance(value, list)
 
 
 def _lessons(entries: list[Correction]) -> Iterator[Lesson]:
@@ -446,7 +456,8 @@ def _lesson(base: Correction, entries: list[Correction]) -> Lesson:
     right, judged = base.reply, []
     for entry in entries:
         try:
-            right = corrected(right, entry.path, entry.right, entry.quote)
+            pairs = entry.task == "extraction"
+            right = corrected(right, entry.path, entry.right, entry.quote, pairs=pairs)
         except UsageError:  # an item of a list that this reply does not have
             continue
         judged.append(entry.path)
@@ -459,8 +470,8 @@ def _lesson(base: Correction, entries: list[Correction]) -> Lesson:
         pruned(base.reply),
         pruned(right),
         tuple(judged),
-        base.schema_,
-        base.instructions,
+        next((entry.schema_ for entry in reversed(entries) if entry.schema_), None),
+        next((entry.instructions for entry in reversed(entries) if entry.instructions), None),
         {"model": base.model, "prompt": base.prompt, "who": base.who, "when": base.when},
     )
 

@@ -39,24 +39,28 @@ def given(result: Result, start: int, end: int) -> dict[str, Any]:
     return _pairs(value, "", pair)
 
 
-def corrected(reply: dict[str, Any], path: str, value: Any, quote: str | None) -> dict[str, Any]:
+def corrected(
+    reply: dict[str, Any], path: str, value: Any, quote: str | None, *, pairs: bool
+) -> dict[str, Any]:
     """The reply with another value at `path`; an item right after the last of a list is added to it. A quote
     takes the place of the one beside the value; without one the value's own stays, unless it is now null.
+    `pairs`: it is an extraction's, with {"quote", "value"}.
 
     Raises UsageError for a path that leads nowhere.
     """
     steps = path_steps(path)
     reply = copy.deepcopy(reply)
-    here: Any = reply
+    here: Any = reply  # an object or a list
     for step in steps[:-1]:
         here = _at(here, step, path)
-    last = steps[-1]
+    last: Any = steps[-1]
     if isinstance(here, list) and last == len(here):
-        paired = any(isinstance(item, dict) and set(item) == PAIR for item in here)
-        here.append({"quote": quote, "value": value} if paired or quote is not None else value)
+        here.append({"quote": quote, "value": value} if pairs else value)
         return reply
     old = _at(here, last, path)
-    if isinstance(old, dict) and set(old) == PAIR:
+    if pairs:
+        if not isinstance(old, dict) or set(old) != PAIR:
+            raise _no_such(path)
         kept = None if value is None else old["quote"] if quote is None else quote
         here[last] = {"quote": kept, "value": value}
         return reply
@@ -88,9 +92,11 @@ def _at(here: Any, step: str | int, path: str) -> Any:
     try:
         return here[step]
     except (KeyError, IndexError, TypeError):
-        raise UsageError(
-            f"the reply has no '{path}'", fix="name a path that the result's fields have"
-        ) from None
+        raise _no_such(path) from None
+
+
+def _no_such(path: str) -> UsageError:
+    return UsageError(f"the reply has no single value at '{path}'", fix="name a path of the result's fields")
 
 
 def _empty(item: Any) -> bool:
