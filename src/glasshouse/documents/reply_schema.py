@@ -194,3 +194,22 @@ def _or_null(schema: Schema) -> Schema:
         return schema if null in schema["anyOf"] else {**schema, "anyOf": [*schema["anyOf"], null]}
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     return {**schema, "type": [*dict.fromkeys([*kinds, "null"])]}
+
+
+def choices(schema: Schema) -> frozenset[str]:
+    """Paths of a reply, "[]" for any item, whose values are chosen among some."""
+    found: set[str] = set()
+
+    def walk(inner: Schema, path: str) -> None:
+        if "$ref" in inner:
+            inner = schema["$defs"][inner["$ref"].rpartition("/")[2]]
+        if "properties" in inner:
+            for name, below in inner["properties"].items():
+                walk(below, f"{path}.{name}" if path else name)
+        elif "items" in inner:
+            walk(inner["items"], f"{path}[]")
+        elif "enum" in inner or "const" in inner:
+            found.add(path)
+
+    walk(schema, "")
+    return frozenset(found)
