@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,25 +120,29 @@ def _sure(
     found: Sequence[Answer],
 ) -> list[Sure]:
     known = [signals(outcome.completion, outcome.value, ballots) for outcome in told]
-    closed = choices(schema)
+    closed = None if question.schema is not None else choices(schema)
     sure = []
     for answer in found:
         number, source = elected.origins[answer.source]
-        if question.schema is None and without_indices(answer.source) not in closed:
-            sure.append(_free_text(answer, source, known[number], told[number].completion))
-        else:
-            sure.append(Sure(answer, *known[number].get(source, (None, None))))
+        sure.append(sure_of(answer, source, known[number], told[number].completion, closed))
     return sure
 
 
-def _free_text(
+def sure_of(
     answer: Answer,
     source: str,
-    known: dict[str, tuple[float | None, float | None]],
+    known: Mapping[str, tuple[float | None, float | None]],
     completion: Completion,
+    closed: frozenset[str] | None,
 ) -> Sure:
-    """Nobody writes a sentence twice alike, so its own tokens and votes say little. What it rests on says
-    more: the choice of its quote; and where none is due, how likely the reply's tokens were on average."""
+    """An answer with its signals. `source`: its path in the reply; `closed`: paths whose values are chosen
+    among some, None where every value is a fact.
+
+    Nobody writes a sentence twice alike, so a free text's own tokens and votes say little. What it rests on
+    says more: the choice of its quote; and where none is due, how likely the reply's tokens were on average.
+    """
+    if closed is None or without_indices(source) in closed:
+        return Sure(answer, *known.get(source, (None, None)))
     quote = f"{source.rpartition('.')[0]}.quote"
     if answer.quote is not None and quote in known:
         return Sure(answer, *known[quote])

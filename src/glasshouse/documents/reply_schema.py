@@ -162,7 +162,7 @@ def _with_leaves(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
     told = {key: schema[key] for key in ("title", "description") if key in schema}
     if is_object(schema):
         inner = {name: _with_leaves(value, change) for name, value in schema["properties"].items()}
-        return {**told, **_closed(inner)}
+        return {**told, **closed_object(inner)}
     if is_array(schema):
         return {**schema, "items": _with_leaves(schema["items"], change)}
     return change(schema)
@@ -172,10 +172,11 @@ def _leaf(schema: Schema, quotes: Sequence[str] | None) -> Schema:
     quote = {"type": ["string", "null"]} if quotes is None else {"$ref": "#/$defs/quote"}
     told = {key: schema[key] for key in ("title", "description") if key in schema}
     bare = {key: value for key, value in schema.items() if key not in told}
-    return {**told, **_closed({"quote": quote, "value": _or_null(bare)})}
+    return {**told, **closed_object({"quote": quote, "value": _or_null(bare)})}
 
 
-def _closed(properties: Schema) -> Schema:
+def closed_object(properties: Schema) -> Schema:
+    """All of these, in this order, and no others."""
     return {
         "type": "object",
         "properties": properties,
