@@ -1,7 +1,7 @@
 """Where the sentences of a text begin and end, by rules.
 
-Made for English and for what documents do to it (numbered sections, lists, wrapped lines, page breaks inside a
-sentence, "Acme Inc."), and sane for other languages: their stops (。！？؟।) end a sentence, ¿ and ¡ open one.
+Made for English and for what documents do to it (numbered sections, lists, wrapped lines, page breaks inside
+a sentence, "Acme Inc."), and sane for other languages: their stops (。！？؟।) end a sentence, ¿ and ¡ open one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ _CLOSERS = "\"'”’»›)\\]}」』）】〉》"
 _OPENERS = "\"'“‘„«‹(\\[{¿¡「『（【〈《*_"
 
 _STOP = re.compile(
-    rf"(?:(?P<dots>\.(?:[ \u00a0]\.)+|\.{{2,}}|…+)|(?P<dot>\.)|[!?]+|(?P<wide>[。！？｡।؟۔]+))(?P<closers>[{_CLOSERS}]*)"
+    r"(?:(?P<dots>\.(?:[ \u00a0]\.)+|\.{2,}|…+)|(?P<dot>\.)|[!?]+|(?P<wide>[。！？｡।؟۔]+))"
+    rf"(?P<closers>[{_CLOSERS}]*)"
 )
 _PARAGRAPH = re.compile(r"[^\S\n]*\n[^\S\n]*\n\s*|\f\s*")
 _WORD_BEFORE = re.compile(r"[^\s(\[{“\"‘'«/—–,;]+\Z")
@@ -27,23 +28,38 @@ _MARKER = re.compile(
 )
 """What a list item or a numbered section begins with: "-", "1.", "(a)", "iv)", "2.1.3", "Section 4"."""
 
-_BRACKETED = re.compile(r"[(\[](?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5}|[a-z]{2})[)\]](?=\s)")
-_MARKER_ALONE = re.compile(rf"[{_OPENERS}]*(?:(?:ARTICLE|Article|SECTION|Section)\s+)?(?:\d{{1,3}}(?:\.\d{{1,3}})*|[A-Za-z]|[ivxlIVXL]{{1,6}})\.")
+SECTION = re.compile(
+    r"(?:\d{1,3}\.(?:\d{1,3}(?:\.\d{1,3})*\.?)?(?=\s+[^\W\d_a-z\u201c\"(\[])"
+    r"|\d{1,3}(?:\.\d{1,3})+\.?(?=\s)"
+    r"|(?:ARTICLE|Article|SECTION|Section|SCHEDULE|Schedule|EXHIBIT|Exhibit|ANNEX|Annex)\s+(?:[\dA-Z]+)\b)"
+)
+"""What a numbered section begins with: "4. Term", "2.1.3", "Section 4"."""
+
+BRACKETED = re.compile(r"[(\[](?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5}|[a-z]{2})[)\]](?=\s)")
+_MARKER_ALONE = re.compile(
+    rf"[{_OPENERS}]*(?:(?:ARTICLE|Article|SECTION|Section)\s+)?"
+    r"(?:\d{1,3}(?:\.\d{1,3})*|[A-Za-z]|[ivxlIVXL]{1,6})\."
+)
 _NUMBERED = re.compile(r"[\d#(\[§]|[A-Z]{1,2}\b|[IVXLivxl]+\b")
 _DOTTED = re.compile(r"(?:\w\.)+\w")
 _FURNITURE = re.compile(
-    r"\W*(?:page\s*)?(?:[A-Z]{1,2}-)?(?:\d{1,4}|[ivxlc]{1,6})(?:\s*(?:of|/)\s*\d{1,4})?\W*|Source:.{0,160}", re.I
+    r"\W*(?:page\s*)?(?:[A-Z]{1,2}-)?(?:\d{1,4}|[ivxlc]{1,6})(?:\s*(?:of|/)\s*\d{1,4})?\W*|Source:.{0,160}",
+    re.I,
 )
 """What stands at the edge of a page: its number, or the line of the archive that a contract comes from."""
 
-_LEADS_ON = frozenset("of the and or by to in for with a an at from that which such any its their as is are be not".split())
+_LEADS_ON = frozenset(
+    re.findall(
+        r"\w+", "a an and any are as at be by for from in is its not of or such that the their to which with"
+    )
+)
 """A page that breaks after one of these breaks a sentence."""
 
 
 def sentences(text: str, abbreviations: Set[str] = frozenset()) -> list[tuple[int, int]]:
     """Half open spans in order, without white space at their ends; together they hold all else.
 
-    `abbreviations`: more words that end in a full stop within a sentence, as of a domain pack ("v.", "et al.").
+    `abbreviations`: more words that end in a full stop within a sentence, as of a domain pack ("v.", "al.").
     """
     own = frozenset(word.split()[-1].rstrip(".").lower() for word in abbreviations if word.strip(" ."))
     spans: list[tuple[int, int]] = []
@@ -60,14 +76,14 @@ def _passages(text: str) -> list[tuple[int, int]]:
         parts.append((at, match.start()))
         at = match.end()
     parts.append((at, len(text)))
-    parts = [span for span in (_trimmed(text, *part) for part in parts) if span[0] < span[1]]
+    parts = [span for span in (trimmed(text, *part) for part in parts) if span[0] < span[1]]
     passages: list[tuple[int, int]] = []
     for start, end in _rejoined(text, parts):
         passages += _lines(text, start, end)
     return passages
 
 
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     while start < end and text[start].isspace():
         start += 1
     while end > start and text[end - 1].isspace():
@@ -115,16 +131,21 @@ def runs_on(text: str, end: int, start: int) -> bool:
     return word is not None and word[0] in _LEADS_ON
 
 
+def ends_alone(text: str, start: int, end: int) -> bool:
+    """Whether a short paragraph ends without a stop, as a heading does that a format does not know as one."""
+    return end - start < 80 and text[end - 1] not in ".!?:;,…。！？" and not is_furniture(text, start, end)
+
+
 def _lines(text: str, start: int, end: int) -> list[tuple[int, int]]:
-    """A paragraph, split where a line is one of its own: an item, a heading, a row; wrapped lines stay together."""
+    """A paragraph, split where a line is one of its own (an item, a heading, a row); wrapped lines stay."""
     if "\n" not in text[start:end]:
         return [(start, end)]
     lines: list[tuple[int, int]] = []
     at = start
     for match in re.compile(r"\n\s*").finditer(text, start, end):
-        lines.append(_trimmed(text, at, match.start()))
+        lines.append(trimmed(text, at, match.start()))
         at = match.end()
-    lines.append(_trimmed(text, at, end))
+    lines.append(trimmed(text, at, end))
     lines = [line for line in lines if line[0] < line[1]]
     widest = max(b - a for a, b in lines)
     parts = [lines[0]]
@@ -172,7 +193,7 @@ def _split(text: str, start: int, end: int, own: frozenset[str]) -> list[tuple[i
 
 
 def _ends(text: str, begin: int, match: re.Match[str], after: int, end: int, own: frozenset[str]) -> bool:
-    """Whether a stop ends the sentence that began at `begin`; `after` is the next character that is no space."""
+    """Whether a stop ends the sentence that began at `begin`; `after`: the next character but space."""
     if match["wide"]:
         return True
     first = after
@@ -180,7 +201,7 @@ def _ends(text: str, begin: int, match: re.Match[str], after: int, end: int, own
         first += 1
     if first >= end:
         return False
-    marker = _BRACKETED.match(text, after) is not None
+    marker = BRACKETED.match(text, after) is not None
     if text[first].islower() and not marker:
         return False
     if match["dots"]:
@@ -213,6 +234,6 @@ def _abbreviated(text: str, begin: int, dot: int, first: int, own: frozenset[str
         return _NUMBERED.match(text, first) is not None and not starter
     if lower in WITHIN_NAME or lower in own or _DOTTED.fullmatch(lower):
         return not starter and _MARKER.match(text, first) is None
-    if len(word) == 1 and word.isalpha() and word.isupper():
-        return not starter
+    if len(word) == 1 and word.isalpha():
+        return word.islower() or not starter
     return False
