@@ -21,7 +21,12 @@ from glasshouse.documents.reply_schema import Schema, choices
 from glasshouse.documents.result import ChunkResult
 from glasshouse.documents.room import Parts, part_request
 from glasshouse.documents.signals import signals
-from glasshouse.llm.errors import BudgetExceededError, InvalidOutputError, LLMError, NotAbleError, NotAllowedError
+from glasshouse.llm.errors import (
+    BudgetExceededError,
+    InvalidOutputError,
+    NotAbleError,
+    NotAllowedError,
+)
 from glasshouse.llm.interface import Completion, Request
 from glasshouse.llm.structured import RefusedOutputError, Structured, structured
 

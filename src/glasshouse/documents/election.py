@@ -117,9 +117,7 @@ def _alike(first: _Voter, second: _Voter) -> bool:
 def _decide_objects(
     schema: Schema, voters: list[_Voter], path: str, origins: dict[str, tuple[int, str]]
 ) -> list[Any]:
-    lists = [
-        [extracted(schema, item)[0] for item in each.reply if mentions(schema, item)] for each in voters
-    ]
+    lists = [[extracted(schema, item)[0] for item in each.reply if mentions(schema, item)] for each in voters]
 
     def likeness(number: int) -> float:
         mine = lists[number]

@@ -96,7 +96,9 @@ def _sentences(name: str, values: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _paragraph(name: str, values: Sequence[dict[str, Any]]) -> str:
-    return " ".join(_once([value[name].strip() for value in values if value[name].strip()], lambda each: each))
+    return " ".join(
+        _once([value[name].strip() for value in values if value[name].strip()], lambda each: each)
+    )
 
 
 def _once(items: Iterable[Any], key: Any) -> list[Any]:

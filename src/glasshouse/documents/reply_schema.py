@@ -151,9 +151,7 @@ def leaves(schema: Schema, path: str = "") -> list[str]:
     if is_object(schema):
         dotted = f"{path}." if path else ""
         return [
-            leaf
-            for name, inner in schema["properties"].items()
-            for leaf in leaves(inner, f"{dotted}{name}")
+            leaf for name, inner in schema["properties"].items() for leaf in leaves(inner, f"{dotted}{name}")
         ]
     return leaves(schema["items"], f"{path}[]") if is_array(schema) else [path]
 

@@ -137,9 +137,7 @@ async def _counting(
     share, overhead, exact = 1 / BYTES_PER_TOKEN, math.ceil(prompt_bound(empty) / BYTES_PER_TOKEN), False
     if llm.can.counts_tokens and not free:
         piece = text[:SAMPLE]
-        longer = empty.model_copy(
-            update={"messages": (*empty.messages, {"role": "user", "content": piece})}
-        )
+        longer = empty.model_copy(update={"messages": (*empty.messages, {"role": "user", "content": piece})})
         try:
             overhead, both = await asyncio.gather(llm.count_tokens(empty), llm.count_tokens(longer))
             share, exact = AIR * (both - overhead) / max(_bytes(piece), 1), True

@@ -97,12 +97,12 @@ def _leaf(tree: _Tree, result: PartResult) -> _Node:
     numbers: dict[str, str] = {}
     for words, quote in result.quotes.items():
         if quote.status != "missing":
-            known = next((n for n, q in tree.quotes.items() if (q.start, q.end) == (quote.start, quote.end)), None)
+            known = next(
+                (n for n, q in tree.quotes.items() if (q.start, q.end) == (quote.start, quote.end)), None
+            )
             numbers[words] = known or f"q{len(tree.quotes) + 1}"
             tree.quotes.setdefault(numbers[words], quote)
-    sure = {
-        _key(each.answer): each.token_probability for each in result.answers
-    }
+    sure = {_key(each.answer): each.token_probability for each in result.answers}
     value = with_quotes(result.value, lambda words: numbers.get(words, ""))
     return _Node(result.where, result.weight, value, sure)
 
