@@ -111,7 +111,7 @@ def test_one_who_says_nothing_is_right_where_nothing_is_to_be_said(contracts):
 @pytest.mark.parametrize("rate", [0.1, 0.4])
 def test_one_who_errs_at_a_known_rate_is_told_so(contracts, rate):
     """The errors are counted here too, and 90% sure is too sure by what is missing."""
-    rng, errors = random.Random(1), []
+    rng, errors = random.Random(3), []
 
     def says(document, schema):
         told = known(document, schema)

@@ -155,6 +155,8 @@ def value(text: str, scale: str) -> float | None:
 def f1_item(given: str, given_scale: str, gold: str, scale: str, kind: str) -> float:
     if same_item(given, given_scale, gold, scale, kind):
         return 1.0
+    if value(given, given_scale) is not None and value(gold, scale) is not None:
+        return 0.0
     first, second = Counter(plain(given)), Counter(plain(gold))
     numbers = [{word for word in words if as_number(word) is not None} for words in (first, second)]
     common = sum((first & second).values())
