@@ -32,7 +32,7 @@ def reads(pairs, shown):
 
 def small(llm, **settings):
     """Parts of one sentence each: the scripted model counts words."""
-    return Analyzer(llm, chunk_tokens=20, **settings)
+    return Analyzer(llm, chunk_tokens=12, **settings)
 
 
 def test_a_document_that_fits_is_asked_about_once(scripted, report, fields, pairs):

@@ -112,7 +112,11 @@ RULES = {
         "amends or corrects",
     ),
     "majority": (
-        ["The term is one year.", "The term is two years.", "As said, the term is two years."],
+        [
+            "For all of us here the term is one year.",
+            "For all of them there the term is two years.",
+            "As has been said, the term of it is two years.",
+        ],
         "two years",
         "2 parts",
     ),
