@@ -8,6 +8,7 @@ import pytest
 
 from glasshouse.core.errors import ConfigError
 from glasshouse.documents.analyzer import Analyzer
+from glasshouse.documents.packs.pack import Pack
 from glasshouse.files.document import Document, Flag
 from glasshouse.llm import Completion, Usage
 from glasshouse.llm.errors import BudgetExceededError, NotAllowedError, ServerFaultError
@@ -16,6 +17,8 @@ from glasshouse.llm.interface import Capabilities, TokenLogprob
 REVENUE = "Revenue was 48.6 million crowns in the third quarter."
 MARGIN = "The operating margin fell to 14.2%, from 15.1% before."
 OUTLOOK = "For the fourth quarter the board expects 50 million crowns."
+
+BARE = Pack(name="bare", description="Nothing of its own.")
 
 RIGHT = {"revenue": (REVENUE, 48.6), "margin": (MARGIN, 14.2), "outlook": (OUTLOOK, "50 million crowns")}
 
@@ -279,7 +282,9 @@ def test_a_document_without_text_is_a_failed_result_and_no_call(scripted, fields
         ({"chunk_tokens": 0}, {}, "chunk_tokens"),
         ({"min_confidence": 2}, {}, "min_confidence"),
         ({}, {"task": "sumary"}, "did you mean 'summary'"),
-        ({}, {"task": "extraction"}, "what is to be extracted"),
+        ({"domain": BARE}, {"task": "extraction"}, "what is to be extracted"),
+        ({"domain": BARE}, {"task": "classification"}, "which labels"),
+        ({"domain": "generl"}, {}, "did you mean 'general'"),
         ({}, {"task": "summary", "schema": {"type": "object"}}, "takes no schema"),
         ({}, {"task": "classification", "schema": {"type": "object"}}, "names its labels"),
         ({}, {"task": "extraction", "schema": {"type": "string"}}, "object of named properties"),
