@@ -37,7 +37,7 @@ def test_a_prompt_names_every_key_of_its_reply(task):
         for name, below in inner.get("properties", {}).items():
             yield name
             yield from keys(below)
-        for below in (*inner.get("$defs", {}).values(), inner.get("items", {})):
+        for below in (*inner.get("$defs", {}).values(), *([inner["items"]] if "items" in inner else [])):
             yield from keys(below)
 
     for key in set(keys(schema)) - {"fee"}:
