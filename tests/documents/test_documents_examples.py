@@ -11,16 +11,15 @@ from glasshouse.documents.load import load
 FOLDER = Path(__file__).parents[2] / "examples" / "documents"
 RIGHT = {
     "quarterly-report": {
-        "revenue": ("Revenue was 48.6 million crowns in the third quarter, up 8% from 45.0 million", 48.6),
+        "revenue": ("Revenue was 48.6 million crowns in the third quarter", 48.6),
         "margin": ("The operating margin fell to 14.2%, from 15.1% in the second quarter", 14.2),
         "margin_previous_quarter": ("from 15.1% in the second quarter", 15.1),
         "income": ("Net income came to 5.3 million crowns.", 5.3),
         "income_expected": ("Analysts had expected 4.9 million crowns on average.", 4.9),
         "cash_flow": ("Cash flow from operations was 7.1 million crowns", 7.1),
         "outlook": (
-            "For the fourth quarter the board expects revenue between 49 and 51 million crowns and an operating "
-            "margin above 15%.",
-            "revenue between 49 and 51 million crowns and an operating margin above 15%",
+            "For the fourth quarter the board expects revenue between 49 and 51 million crowns and an",
+            "revenue between 49 and 51 million crowns",
         ),
     },
     "company-profile": {

@@ -1,5 +1,7 @@
-"""With the engine of this package every reply follows its schema and every quote is verbatim: by construction,
-whatever the weights are. Here they are noise."""
+"""With the engine of this package every reply follows its schema and every quote is verbatim.
+
+By construction, whatever the weights are: here they are noise.
+"""
 
 import json
 import re
@@ -26,7 +28,10 @@ WANTED = {
         "people": {
             "type": "array",
             "maxItems": 3,
-            "items": {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}},
+            "items": {
+                "type": "object",
+                "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+            },
         },
     },
 }
@@ -45,12 +50,12 @@ def llm(random_model):
 
 @pytest.fixture(scope="module")
 def page():
-    """A text with what makes quotes hard: wrapped lines, quotation marks, a table, other scripts, an order."""
+    """With what makes quotes hard: wrapped lines, quotation marks, a table, other scripts, an order."""
     builder = Builder()
     builder.add("Third quarter", kind="heading", level=1, page=1)
     builder.add(
-        'Revenue was 48.6 million\ncrowns in the third quarter. The board called it "a good quarter",\tby its own '
-        "measure. Zwölf Boxkämpfer jagen Viktor über den großen Sylter Deich. 売上は増えた。利益も増えた。",
+        'Revenue was 48.6 million\ncrowns in the third quarter. The board called it "a good quarter",\tby '
+        "its own measure. Zwölf Boxkämpfer jagen Viktor über den großen Sylter Deich. 売上は増えた。利益も増えた。",
         page=1,
     )
     builder.add("Item | Now | Then\nRevenue | 48.6 | 45.0\nMargin | 14.2% | 15.1%", kind="table", page=2)
@@ -94,7 +99,9 @@ def test_a_long_document_of_noise_is_joined_and_its_quotes_stay_verbatim(llm, pa
         assert result.chunks > 2
         assert result.quotes_dropped == 0
         quotes = [quote for field in result.fields for quote in field.quotes]
-        quotes += [quote for contradiction in result.contradictions for quote in contradiction.quotes if quote.text]
+        quotes += [
+            quote for contradiction in result.contradictions for quote in contradiction.quotes if quote.text
+        ]
         for quote in quotes:
             assert (quote.status, long.text[quote.start : quote.end]) == ("verbatim", quote.text)
 

@@ -18,14 +18,21 @@ PEOPLE = {
         "parties": {"type": "array", "items": {"type": "string"}},
         "people": {
             "type": "array",
-            "items": {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "number"}}},
+            "items": {
+                "type": "object",
+                "properties": {"name": {"type": "string"}, "age": {"type": "number"}},
+            },
         },
     },
 }
 
 
 def said(path, value, start=0, **more):
-    quotes = () if value is None else (QuoteCheck(asked="q", status="verbatim", start=start, end=start + 1, text="q"),)
+    quotes = (
+        ()
+        if value is None
+        else (QuoteCheck(asked="q", status="verbatim", start=start, end=start + 1, text="q"),)
+    )
     match = None if value is None else 1.0
     return FieldResult(path=path, value=value, quotes=quotes, quote_match=match, **more)
 
@@ -82,11 +89,21 @@ def test_different_values_are_a_dispute_in_the_order_of_the_schema():
 
 
 def test_lists_are_joined_and_each_thing_is_in_them_once():
-    first = {"parties": ["Acme Corp.", "Bolt"], "people": [{"name": "Ann", "age": None}, {"name": "Bo", "age": 5}]}
-    second = {"parties": ["acme corp", "Cask"], "people": [{"name": "Ann", "age": 40}, {"name": "Bo", "age": 6}]}
+    first = {
+        "parties": ["Acme Corp.", "Bolt"],
+        "people": [{"name": "Ann", "age": None}, {"name": "Bo", "age": 5}],
+    }
+    second = {
+        "parties": ["acme corp", "Cask"],
+        "people": [{"name": "Ann", "age": 40}, {"name": "Bo", "age": 6}],
+    }
     merged = merge(plain_schema(PEOPLE), [part(0, first), part(1, second)])
     assert merged.value["parties"] == ["Acme Corp.", "Bolt", "Cask"]
-    assert merged.value["people"] == [{"name": "Ann", "age": 40}, {"name": "Bo", "age": 5}, {"name": "Bo", "age": 6}]
+    assert merged.value["people"] == [
+        {"name": "Ann", "age": 40},
+        {"name": "Bo", "age": 5},
+        {"name": "Bo", "age": 6},
+    ]
     assert merged.disputes == []
     assert set(merged.fields) == {
         *(f"parties[{n}]" for n in range(3)),
@@ -98,7 +115,11 @@ def test_lists_are_joined_and_each_thing_is_in_them_once():
 
 RULES = {
     "amendment": (
-        ["The term is one year.", "Section 4 is amended to read: the term is two years.", "The term is one year."],
+        [
+            "The term is one year.",
+            "Section 4 is amended to read: the term is two years.",
+            "The term is one year.",
+        ],
         "two years",
         "amends or corrects",
     ),
@@ -173,8 +194,14 @@ class Small:
 
 
 def test_a_model_that_can_read_both_places_decides_by_number(scripted, document, shown):
-    sentences = ["The term of everything else is one year.", "The term of the lease of the boat is two years."]
-    schema = {"type": "object", "properties": {"term": {"type": "string", "description": "Of the boat's lease."}}}
+    sentences = [
+        "The term of everything else is one year.",
+        "The term of the lease of the boat is two years.",
+    ]
+    schema = {
+        "type": "object",
+        "properties": {"term": {"type": "string", "description": "Of the boat's lease."}},
+    }
     read = finds_term(shown)
     seen = []
 
@@ -195,7 +222,9 @@ def test_a_model_that_can_read_both_places_decides_by_number(scripted, document,
     assert "Of the boat's lease." in seen[0].messages[0]["content"]
 
 
-@pytest.mark.parametrize("said", ['{"reason": "", "choice": "unclear"}', "no json", '{"reason": "x", "choice": "7"}'])
+@pytest.mark.parametrize(
+    "said", ['{"reason": "", "choice": "unclear"}', "no json", '{"reason": "x", "choice": "7"}']
+)
 def test_where_it_cannot_tell_the_rules_do(scripted, document, shown, said):
     sentences, right, why = RULES["majority"]
     read = finds_term(shown)

@@ -45,8 +45,12 @@ def test_a_prompt_names_every_key_of_its_reply(task):
 
 
 def test_what_goes_into_a_prompt_stands_where_it_belongs(scripted):
-    question = Question("extraction", template("extraction"), {"type": "object"}, instructions="Mind the units.")
-    request = question.request(scripted(), 50, "A text.", headings=["One", "Two"], before="B.", after="C.", sample=2)
+    question = Question(
+        "extraction", template("extraction"), {"type": "object"}, instructions="Mind the units."
+    )
+    request = question.request(
+        scripted(), 50, "A text.", headings=["One", "Two"], before="B.", after="C.", sample=2
+    )
     system, user = (message["content"] for message in request.messages)
     assert "Mind the units." in system
     assert '<schema>\n{"type": "object"}\n</schema>' in system
@@ -57,8 +61,9 @@ def test_what_goes_into_a_prompt_stands_where_it_belongs(scripted):
 
 
 def test_a_pack_brings_its_own_prompt_and_may_leave_inputs_out(tmp_path, scripted, report):
-    prompt = "---\nname: summary\nversion: 3\ninputs:\n  document: {type: string}\nsettings: {max_new_tokens: 77}\n---\n"
-    prompt += "@system\nSum up.\n\n@user\n{{ document | delimited(\"text\") }}\n"
+    prompt = "---\nname: summary\nversion: 3\ninputs:\n  document: {type: string}\n"
+    prompt += "settings: {max_new_tokens: 77}\n---\n"
+    prompt += '@system\nSum up.\n\n@user\n{{ document | delimited("text") }}\n'
     Path(tmp_path, "pack.yaml").write_text("description: Short ones.\n")
     Path(tmp_path, "prompts", "summary").mkdir(parents=True)
     Path(tmp_path, "prompts", "summary", "3.md").write_text(prompt)

@@ -59,7 +59,9 @@ def test_a_tree_joins_all_parts_and_only_numbers_go_up(scripted, document, shown
 
 def test_the_same_replies_give_the_same_result(scripted, document, shown):
     def once():
-        result = Analyzer(scripted([summarises(shown)]), chunk_tokens=16).analyze(document(*SENTENCES), "summary")
+        result = Analyzer(scripted([summarises(shown)]), chunk_tokens=16).analyze(
+            document(*SENTENCES), "summary"
+        )
         return result.model_dump(exclude={"seconds", "chunk_results"})
 
     assert once() == once()
@@ -101,7 +103,10 @@ def test_only_quotes_that_stand_in_the_document_have_a_number(scripted, document
     result = Analyzer(scripted([reply]), chunk_tokens=16).analyze(document(*SENTENCES[:3]), "summary")
     assert result.quotes_dropped == 1
     assert "Elephants" not in seen[0]
-    assert re.findall(r"^(q\d+): (.*)$", seen[0], re.MULTILINE) == [("q1", SENTENCES[0]), ("q2", SENTENCES[2])]
+    assert re.findall(r"^(q\d+): (.*)$", seen[0], re.MULTILINE) == [
+        ("q1", SENTENCES[0]),
+        ("q2", SENTENCES[2]),
+    ]
 
 
 def test_contradictions_come_with_two_quotes_of_the_document(scripted, document, shown):
@@ -152,7 +157,12 @@ def test_no_call_is_larger_than_the_context(scripted, document, shown):
 
 def classified(primary, *quotes, secondary=()):
     features = [{"quote": quote, "feature": f"like {primary} {n}"} for n, quote in enumerate(quotes)]
-    return {"features": features, "primary": primary, "secondary": list(secondary), "uncertainty": [f"no {primary}"]}
+    return {
+        "features": features,
+        "primary": primary,
+        "secondary": list(secondary),
+        "uncertainty": [f"no {primary}"],
+    }
 
 
 def test_the_class_of_most_of_the_text_is_the_whole_documents():
@@ -192,7 +202,9 @@ def test_rules_take_in_turn_and_nothing_twice():
     assert joined["overall"] == "mixed"
     reasons = [
         {
-            "claims": [{"quote": f"q{n}{k}", "claim": f"c{k if k else n}", "support": "weak"} for k in range(3)],
+            "claims": [
+                {"quote": f"q{n}{k}", "claim": f"c{k if k else n}", "support": "weak"} for k in range(3)
+            ],
             "logical_flow": f"Flow {n}.",
             "gaps": ["gap", f"gap {n}"],
             "evidence_quality": "low",
