@@ -70,30 +70,28 @@ async def parts(
     schema = 0 if llm.can.any_schema else _bytes(json.dumps(question.reply_schema(None)))
     again = 0 if llm.can.any_schema else room + HEADINGS  # a reply that is asked anew stands in the prompt
     text_bytes = _bytes(document.text)
-    free = llm.context is None or (
-        prompt_bound(empty) + schema + text_bytes + room + again <= llm.context
-        and text_bytes <= (chunk_tokens or LIMIT)
-    )  # even with a token for each byte
+    longest = prompt_bound(empty) + schema + text_bytes + room + again  # with a token for each byte
+    free = text_bytes <= (chunk_tokens or LIMIT) and (llm.context is None or longest <= llm.context)
     exact, count, overhead = await _counting(llm, empty, document.text, free)
     capacity = None
     if llm.context is not None:
         capacity = llm.context - overhead - math.ceil(schema / BYTES_PER_TOKEN) - room - again
     neighbours = NEIGHBOURS if question.takes("before") or question.takes("after") else 0
     limit = min(most for most in (capacity, chunk_tokens or LIMIT) if most is not None)
+    if capacity is not None and capacity < LEAST:
+        raise ConfigError(
+            f"the prompt needs about {overhead} tokens and the reply {room}, which leaves "
+            f"{max(capacity, 0)} of a context of {llm.context} for the document",
+            where=f"{llm.name}, {question.template.path}",
+            fix="ask a model with a longer context, or name a domain whose prompts are shorter",
+        )
     for _ in range(ROUNDS):
-        if limit < LEAST:
-            raise ConfigError(
-                f"the prompt needs about {overhead} tokens and the reply {room}, which leaves "
-                f"{max(limit, 0)} of a context of {llm.context} for the document",
-                where=f"{llm.name}, {question.template.path}",
-                fix="ask a model with a longer context, or name a domain whose prompts are shorter",
-            )
         whole = await asyncio.to_thread(count, document.text) <= limit
         around = 0 if whole or capacity is None else _around(question, neighbours, limit)
         made = await asyncio.to_thread(
             chunk,
             document,
-            max(limit - around, LEAST),
+            limit - around,
             count,
             abbreviations=frozenset(abbreviations),
             context=0 if whole or limit < 8 * NEIGHBOURS else neighbours,
@@ -102,7 +100,7 @@ async def parts(
         over = 0 if free or not exact else await _over(llm, question, found, schema, again)
         if over <= 0:
             return found
-        limit = min(limit - over, limit * 9 // 10)
+        limit = max(min(limit - over, limit * 9 // 10), 1)
     raise ConfigError(
         f"the document cannot be cut into parts that fit in a context of {llm.context} tokens",
         where=f"{llm.name}, {document.name}",
@@ -148,10 +146,12 @@ async def _counting(
 
 async def _over(llm: LLM, question: Question, parts: Parts, schema: int, again: int) -> int:
     """Tokens by which the longest finished prompt is too long for the context."""
+    if llm.context is None:
+        return 0
     requests = [part_request(llm, question, parts, piece) for piece in parts.chunks]
     counts = await asyncio.gather(*(llm.count_tokens(request) for request in requests))
     longest = max(counts, default=0) + math.ceil(schema / BYTES_PER_TOKEN)
-    return longest + parts.room + again - (llm.context or longest + parts.room + again)
+    return longest + parts.room + again - llm.context
 
 
 def part_request(llm: LLM, question: Question, parts: Parts, piece: Chunk, sample: int = 0) -> Request:
