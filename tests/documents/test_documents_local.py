@@ -55,7 +55,7 @@ def page():
     builder.add("Third quarter", kind="heading", level=1, page=1)
     builder.add(
         'Revenue was 48.6 million\ncrowns in the third quarter. The board called it "a good quarter",\tby '
-        "its own measure. Zwölf Boxkämpfer jagen Viktor über den großen Sylter Deich. 売上は増えた。利益も増えた。",
+        "its own measure. Zwölf Boxkämpfer jagen Viktor über den Deich. 売上は増えた。利益も増えた。",
         page=1,
     )
     builder.add("Item | Now | Then\nRevenue | 48.6 | 45.0\nMargin | 14.2% | 15.1%", kind="table", page=2)

@@ -125,7 +125,8 @@ class Analyzer:
 
         `schema`: of extraction, a JSON Schema of the object that is wanted. Without one the fields are those
         of the domain, or, in the general domain, those that the model makes of the `instructions`. Of
-        classification, {"enum": [labels]} in place of the pack's labels. `instructions`: in words, what to look for or to heed, for any task.
+        classification, {"enum": [labels]} in place of the pack's labels. `instructions`: in words, what to
+        look for or to heed, for any task.
 
         What is wrong with the document or with replies is told in the result. Raises UsageError for settings
         that contradict each other, BudgetExceededError, NotAllowedError and NotAbleError: the next document
