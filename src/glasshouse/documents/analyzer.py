@@ -202,7 +202,7 @@ class Analyzer:
     async def _propose(self, llm: LLM, instructions: str) -> Schema:
         """Once for the same words, however many documents are analyzed."""
         known = self.proposed.get(instructions)
-        if known is None or (known.done() and known.exception() is not None):
+        if known is None or (known.done() and (known.cancelled() or known.exception() is not None)):
             work = propose(llm, template("schema", self.pack), instructions)
             known = self.proposed[instructions] = asyncio.ensure_future(work)
         return await asyncio.shield(known)
