@@ -23,7 +23,7 @@ ROOM = 2000
 """Tokens kept for a reply whose prompt names none: an assumption."""
 
 SHARE = 4
-"""A reply is kept at most one part in so many of the context, unless its prompt was written for less."""
+"""A prompt that was not written for a small context has one part in so many of it for the reply."""
 
 
 def template(name: str, pack: Pack | None = None) -> Template:
@@ -98,8 +98,11 @@ HEAT = 0.7
 
 
 def room_for_reply(template: Template, context: int | None) -> int:
-    """Tokens kept for a reply: what its prompt names, within a share of a small context."""
+    """Tokens kept for a reply: what its prompt names. Where that is more than half of the context, the prompt
+    was written for larger ones, and a share of the context is kept."""
     wanted = template.header.settings.max_new_tokens
     if "max_new_tokens" not in template.header.settings.model_fields_set:
         wanted = ROOM
-    return wanted if context is None else max(min(wanted, context // SHARE), 1)
+    if context is None or wanted <= context // 2:
+        return wanted
+    return max(context // SHARE, 1)

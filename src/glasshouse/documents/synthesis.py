@@ -17,7 +17,7 @@ from glasshouse.core.errors import GlasshouseError
 from glasshouse.documents.answers import Answer, answers
 from glasshouse.documents.asking import SETTINGS, Sure, all_of, sure_of
 from glasshouse.documents.equality import same
-from glasshouse.documents.joining import join
+from glasshouse.documents.joining import disagreements, join
 from glasshouse.documents.leaves import without_indices
 from glasshouse.documents.question import Question, room_for_reply
 from glasshouse.documents.reply_schema import Schema, choices, closed_object
@@ -86,10 +86,12 @@ async def synthesise(
 ) -> Synthesis:
     """The whole of two results or more. `llm`: None joins by rules alone."""
     tree = _Tree(llm, template, question)
-    nodes = [_leaf(tree, result) for result in results]
+    leaves = nodes = [_leaf(tree, result) for result in results]
     while len(nodes) > 1:
         groups = await _groups(tree, nodes)
         nodes = await all_of([_join(tree, group) for group in groups])
+    if tree.calls == 0:  # a model that joins names contradictions itself
+        _disagree(tree, leaves, nodes[0])
     return _whole(tree, nodes[0], results)
 
 
@@ -235,6 +237,18 @@ def _contradict(tree: _Tree, told: Mapping[str, str]) -> None:
             values=tuple(quote.text for quote in quotes),
             quotes=quotes,
             resolution=told["resolution"],
+        )
+
+
+def _disagree(tree: _Tree, leaves: Sequence[_Node], root: _Node) -> None:
+    """Contradictions between parts that rules have joined."""
+    values, weights = [leaf.value for leaf in leaves], [leaf.weight for leaf in leaves]
+    for found in disagreements(tree.question.task, values, weights, root.value):
+        tree.contradictions[frozenset((found.path,))] = Contradiction(
+            path=found.path,
+            values=found.values,
+            quotes=tuple(tree.quotes[number] for number in found.quotes),
+            resolution=found.why,
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,9 @@ from glasshouse.core.errors import DataError
 from glasshouse.files.charset import decode
 from glasshouse.files.document import Builder, Document, Flag, Kind
 from glasshouse.files.grid import BETWEEN, Grid
-from glasshouse.files.hidden import Look, Styles
+from glasshouse.files.hidden import Element, Look, Styles
 from glasshouse.files.invisible import visible
+from glasshouse.files.xml import local_name, parse_xml, span
 
 if TYPE_CHECKING:
     import lxml.etree
@@ -39,7 +39,7 @@ _BLOCKS = frozenset(
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LISTS = frozenset({"ul", "ol", "dl", "dir", "menu"})
 _CELLS = frozenset({"td", "th"})
-_SPACE = re.compile(r"[ \t\n\r\f]+")
+_SPACE = re.compile(r"[ \t\n\r\f]{2,}|[\t\n\r\f]")  # what is not a single space already
 _DECLARED = re.compile(
     rb"""<meta\b[^>]{0,500}?charset\s*=\s*["']?\s*([\w.:-]+)|<\?xml\b[^>]{0,200}?encoding\s*=\s*["']([\w.-]+)""",
     re.IGNORECASE,
@@ -141,8 +141,6 @@ def _parse(text: str, name: str, xml: bool) -> tuple[lxml.etree._Element | None,
     import lxml.html
 
     if xml:
-        from glasshouse.files.xml import parse_xml
-
         try:
             return parse_xml(text.encode("utf-8", errors="replace"), name), False
         except DataError:
@@ -163,7 +161,7 @@ def _bounded_tags(text: str) -> str:
     for found in _TAG.finditer(text):
         if found.end() - found.start() > MAX_ATTRIBUTES:
             tag = found[0]
-            if sum(map(tag.count, " \t\n\r\f/=")) > 2 * MAX_ATTRIBUTES and len(tag.split()) > 2:
+            if sum(map(tag.count, " \t\n\r\f/=")) > 2 * MAX_ATTRIBUTES:
                 bare = re.match(r"<[a-zA-Z][\w:-]*", tag)
                 if bare is not None and _attributes(tag) > MAX_ATTRIBUTES:
                     parts += [text[kept : found.start()], bare[0]]
@@ -193,7 +191,7 @@ def _layout_tables(root: lxml.etree._Element) -> set[lxml.etree._Element]:
     layout: set[lxml.etree._Element] = set()
     open_tables: list[_TableSigns] = []
     for event, element in lxml.etree.iterwalk(root, events=("start", "end")):
-        tag = _tag(element)
+        tag = local_name(element)
         if event == "start":
             if tag == "table":
                 if open_tables:
@@ -226,11 +224,6 @@ class _TableSigns:
     cells: int = 0
 
 
-def _tag(element: lxml.etree._Element) -> str:
-    tag = element.tag
-    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
-
-
 @dataclass
 class _List:
     ordered: bool
@@ -253,7 +246,7 @@ class _Walk:
     _text: list[str] = field(default_factory=list)
     _space: bool = True  # whether the text so far ends in white space, or is empty
     _looks: list[Look] = field(default_factory=lambda: [Look()])
-    _above: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    _above: list[Element] = field(default_factory=list)
     _kinds: list[tuple[Kind, int | None]] = field(default_factory=lambda: [("paragraph", None)])
     _lists: list[_List] = field(default_factory=list)
     _number: str = ""  # of the list item whose text comes next
@@ -267,7 +260,7 @@ class _Walk:
 
         walker = lxml.etree.iterwalk(root, events=("start", "end"))
         for event, element in walker:
-            tag = _tag(element)
+            tag = local_name(element)
             if event == "start":
                 if tag in _NOT_TEXT:
                     if tag == "head":
@@ -277,11 +270,12 @@ class _Walk:
                         self._drawing(element)
                     continue
                 attributes = element.attrib
-                look = self.styles.look(tag, attributes, self._looks[-1], self._above)
+                named = Element.of(tag, attributes)
+                look = self.styles.look(named, self._looks[-1], self._above)
                 if tag == "dialog" and "open" not in attributes:
                     look = Look(gone=True)
                 self._looks.append(look)
-                self._above.append((tag, attributes))
+                self._above.append(named)
                 self._start(tag, element)
                 self._add(element.text)
             else:
@@ -306,7 +300,7 @@ class _Walk:
 
     def _head(self, head: lxml.etree._Element) -> None:
         for element in head.iter("{*}title", "{*}meta"):
-            if _tag(element) == "title":
+            if local_name(element) == "title":
                 title = " ".join("".join(element.itertext()).split())
                 if title:
                     self.metadata["title"] = title
@@ -405,7 +399,7 @@ class _Walk:
             self._end_table()
         elif tag in _CELLS and self._tables and (grid := self._tables[-1]) is not None:
             text = " ".join(self._cells.pop() or [])
-            grid.cell(text, _span(element.get("colspan")), _span(element.get("rowspan")))
+            grid.cell(text, span(element.get("colspan")), span(element.get("rowspan")))
 
     def _next_number(self, tag: str, element: lxml.etree._Element) -> str:
         """How a browser begins a list item: "3. " in an ordered list."""
@@ -465,7 +459,7 @@ def _list(tag: str, element: lxml.etree._Element) -> _List:
         style = "none"
     start = _integer(element.get("start"))
     if "reversed" in element.attrib:
-        count = sum(1 for child in element if _tag(child) == "li")
+        count = sum(1 for child in element if local_name(child) == "li")
         return _List(True, count if start is None else start, -1, style)
     return _List(True, 1 if start is None else start, 1, style)
 
@@ -497,7 +491,3 @@ _ROMAN = (
 def _integer(text: str | None) -> int | None:
     found = re.match(r"\s*([+-]?\d{1,9})", text, re.ASCII) if text else None
     return None if found is None else int(found[1])
-
-
-def _span(text: str | None) -> int:
-    return max(_integer(text) or 1, 1)
