@@ -354,3 +354,19 @@ def test_labelled_clauses_of_real_contracts_and_their_changes():
     failures = [c for contract, c in made if unshown(sources[contract.id].find(c.quote), contract.text, c)]
     assert not any((found := sources[k.id].find(c.quote)) and found.verbatim for k, c in made)
     assert len(failures) <= 1, failures
+
+
+def test_what_the_page_shows():
+    """docs/quotes.md."""
+    source = Source("Either party may end this Agreement\nwith 60 days' notice. It shall not be assigned.")
+    found = source.find("end this Agreement with 60 days' notice")
+    assert found is not None
+    assert (found.verbatim, found.start, found.end) == (True, 17, 56)
+    for quote, difference in {
+        "end this Agreement with 30 days' notice": "'30 days' for '60 days'",
+        "It shall be assigned": "'not' left out",
+    }.items():
+        found = source.find(quote)
+        assert found is not None
+        assert found.difference == difference
+    assert source.find("The Supplier shall indemnify") is None

@@ -1,8 +1,8 @@
 """Where a quote stands that a text has not word for word: the place with the least edit distance.
 
-A text that is short beside its quote is searched whole and exactly. In a long one, four characters in a row
-that quote and text share vote for where the quote would begin, the rare ones with more weight, and around the
-places with most votes the search is exact. The index of a text's fours is made once.
+Four characters in a row that quote and text share vote for where the quote would begin, the rare ones with
+more weight; around the places with most votes the search is exact. The index of a text's fours is made once.
+For a short quote, and in a text that is short beside its quote, the search is exact from end to end.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class _Place(NamedTuple):
     stop: int
     distance: int = 0  # the least that the quote can have there
     ends: Callable[[], tuple[int, int]] | None = None  # where the votes have the quote
+    whole: bool = False  # all of the text, for when the votes found nothing
 
 
 class NearIndex:
@@ -72,6 +73,8 @@ class NearIndex:
         for place in self._places(quote):
             if 1 - place.distance / (len(quote) + place.distance) < best:
                 continue
+            if place.whole and best >= SURE:
+                continue
             start, end, similarity = self._nearest(quote, place)
             if similarity >= best:
                 exactly = Levenshtein.normalized_similarity(asked, self._plain[start:end])
@@ -87,10 +90,10 @@ class NearIndex:
         if length <= SHORT:
             for end in _ends_of_short(quote, self._codes):
                 yield _Place(max(0, end - 2 * length), min(size, end + length))
-        elif size <= 4 * length and length <= EXACT:
-            yield _Place(0, size)
-        else:
-            yield from self._voted(quote)
+            return
+        yield from self._voted(quote)
+        if size <= 4 * length and length <= EXACT:
+            yield _Place(0, size, whole=True)
 
     def _voted(self, quote: str) -> Iterator[_Place]:
         """Those with most votes first."""
@@ -103,27 +106,29 @@ class NearIndex:
         rare = known[np.argsort(counts[known], kind="stable")[:SEEDS]]
         if not rare.size:
             return
-        found = [self._order[starts[gram] : starts[gram] + counts[gram]] for gram in rare.tolist()]
-        begins = np.concatenate([at - place for at, place in zip(found, places[rare].tolist(), strict=True)])
-        weights = np.repeat(counts[rare] ** -0.5, counts[rare])
+        starts, counts, places = starts[rare], counts[rare], places[rare]
+        # The places of all of them in the text, one four after the other.
+        rows = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
+        voters = np.repeat(places, counts)
+        begins = self._order[rows] - voters
+        weights = np.repeat(counts**-0.5, counts)
         bins = (begins + len(quote)) // width  # the shift: none is negative
         votes, hits = np.bincount(bins, weights), np.bincount(bins)
         votes = votes + np.append(votes[1:], 0)  # a bin and the next: a place may lie across their border
         hits = hits + np.append(hits[1:], 0)
-        voters = np.repeat(places[rare], counts[rare])
+        least = votes.max() / 3
         chosen: list[int] = []
         for number in np.argsort(-votes, kind="stable")[: 4 * PLACES].tolist():
-            if 3 * votes[number] < votes.max() or len(chosen) == PLACES:
+            if votes[number] < least or len(chosen) == PLACES:
                 break
             if any(abs(number - other) <= 1 for other in chosen):
                 continue
             chosen.append(number)
-            here = (bins == number) | (bins == number + 1)
             begin = number * width - len(quote)
             stop = begin + 3 * width + len(quote)
             # One edit spoils four fours at most; the others that the text knows would be there.
             distance = max(0, -((int(hits[number]) - rare.size) // GRAM))
-            ends = partial(_ends, len(quote), begins[here], voters[here])
+            ends = partial(_ends, len(quote), begins, voters, bins - number)
             yield _Place(max(0, begin), min(size, stop), distance, ends)
 
     def _nearest(self, quote: str, place: _Place) -> tuple[int, int, float]:
@@ -168,9 +173,11 @@ class NearIndex:
         return found or [place]
 
 
-def _ends(length: int, begins: np.ndarray, voters: np.ndarray) -> tuple[int, int]:
-    """Where a quote of `length` begins as its first fours say, and where it ends as its last do; a four that
-    says what few others say is not heard."""
+def _ends(length: int, begins: np.ndarray, voters: np.ndarray, bins: np.ndarray) -> tuple[int, int]:
+    """Where a quote of `length` begins as its first fours in the bins 0 and 1 say, and where it ends as their
+    last do; a four that says what few others say is not heard."""
+    here = (bins == 0) | (bins == 1)
+    begins, voters = begins[here], voters[here]
     _, numbers, counts = np.unique(begins, return_inverse=True, return_counts=True)
     heard = counts[numbers] * 8 >= counts.max()
     begins, voters = begins[heard], voters[heard]
