@@ -97,12 +97,13 @@ HEAT = 0.7
 """Temperature of the samples after the first, as in llm/vote.py."""
 
 
-def room_for_reply(template: Template, context: int | None) -> int:
-    """Tokens kept for a reply: what its prompt names. Where that is more than half of the context, the prompt
-    was written for larger ones, and a share of the context is kept."""
+def room_for_reply(template: Template, llm: LLM) -> int:
+    """Tokens kept for a reply: what its prompt names, where the model's context has twice as much, or four
+    times where a reply may be asked anew and then stands in the prompt. Else the prompt was written for
+    larger contexts, and a share of this one is kept."""
     wanted = template.header.settings.max_new_tokens
     if "max_new_tokens" not in template.header.settings.model_fields_set:
         wanted = ROOM
-    if context is None or wanted <= context // 2:
+    if llm.context is None or wanted <= llm.context // (2 if llm.can.any_schema else SHARE):
         return wanted
-    return max(context // SHARE, 1)
+    return max(llm.context // SHARE, 1)

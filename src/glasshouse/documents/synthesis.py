@@ -149,14 +149,15 @@ async def _fits(tree: _Tree, group: Sequence[_Node]) -> bool:
 
 def _request(tree: _Tree, llm: LLM, group: Sequence[_Node]) -> tuple[Request, Schema, int]:
     numbers = _numbers(tree, group)
-    result = tree.question.reply_schema(numbers or [""])
+    result = tree.question.reply_schema(numbers or [""])  # an enumeration of nothing is no schema
     definitions = result.pop("$defs", {})
     text = {"type": "string"}
-    number = {"enum": numbers}
+    number = {"enum": numbers or [""]}
     contradiction = closed_object({"about": text, "first": number, "second": number, "resolution": text})
-    properties: Schema = {"themes": {"type": "array", "items": text}}
-    if len(numbers) > 1:
-        properties["contradictions"] = {"type": "array", "items": contradiction}
+    properties: Schema = {
+        "themes": {"type": "array", "items": text},
+        "contradictions": {"type": "array", "items": contradiction},
+    }
     schema = {**closed_object({**properties, "result": result}), "$defs": definitions}
     parts = [
         json.dumps(
@@ -174,7 +175,7 @@ def _request(tree: _Tree, llm: LLM, group: Sequence[_Node]) -> tuple[Request, Sc
     }
     declared = tree.template.header.inputs
     request = tree.template.render({name: value for name, value in inputs.items() if name in declared})
-    room = room_for_reply(tree.template, llm.context)
+    room = room_for_reply(tree.template, llm)
     changes: dict[str, Any] = {"max_new_tokens": room, "temperature": 0.0, "output_schema": None}
     if llm.can.logprobs:
         changes["logprobs"] = 0
@@ -209,7 +210,7 @@ async def _join(tree: _Tree, group: Sequence[_Node]) -> _Node:
     except GlasshouseError as error:
         return _joined(tree, group, str(error))
     tree.calls += 1
-    for told in reply.value.get("contradictions", ()):
+    for told in reply.value["contradictions"]:
         _contradict(tree, told)
     value = reply.value["result"]
     sure = _sure(value, reply.value, reply.completion, choices(schema))
