@@ -1,8 +1,8 @@
 """Thousands of documents into one file of results, with a stop at any moment and at no cost.
 
-Each document is read in a child process with limits, analyzed, and its result written as one line in the order
-in which they finish. Started again, with the same settings, what is done is passed over, and of a document half
-done only the calls are made whose replies are missing.
+Each document is read, analyzed, and its result written as one line, in the order in which they finish.
+Started again with the same settings, what is done is passed over, and of a document half done only the calls
+are made whose replies are missing.
 """
 
 from __future__ import annotations
@@ -90,11 +90,13 @@ def analyze_documents(
 ) -> Outcome:
     """Analyze `documents` into the file `out`; see results_file.py for what stands there and beside it.
 
-    `analyzer` makes an Analyzer around the model it is given, which is `model` in layers. `at_once`: documents,
-    and calls of all of them together. `dollars`, `tokens`: the most that all runs of this file may spend. A
-    failure of one document is its result; an error that every other one would meet too (the budget, the key, a
-    server that is gone) ends the run early and is told in the outcome. Ctrl-C raises InterruptedRunError; in
-    each case the same call goes on.
+    `analyzer` makes an Analyzer around the model it is given, which is `model` in layers. `read` gives a
+    document or raises; it is called in threads. `at_once`: documents, and calls of all of them together.
+    `dollars`, `tokens`: the most that all runs of this file may spend.
+
+    A failure of one document is its result. An error that every other one would meet too (the budget, the
+    key, a server that is gone) ends the run early and is told in the outcome; Ctrl-C raises
+    InterruptedRunError. In each case the same call goes on.
     """
     with ResultsFile.opened(
         out, question.all_settings(model.name), fresh=fresh, retry_failed=retry_failed
@@ -165,7 +167,7 @@ class _Run:
     async def _work(self, queue: Iterator[Found], shown: Bar) -> None:
         for found in queue:
             result = await self._one(found)
-            if result is None or self.stopped is not None and not result.success:
+            if result is None:
                 return
             self.file.add(result)
             self.analyzed += 1

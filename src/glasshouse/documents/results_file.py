@@ -176,7 +176,7 @@ def _check_settings(path: Path, work: Path, settings: Mapping[str, Any]) -> None
     if not file.is_file():
         if path.exists() and path.stat().st_size:
             raise UsageError(
-                f"this file holds something already, and nothing says with which settings ({file} is missing)",
+                f"nothing says with which settings this file was made ({file} is missing)",
                 where=path,
                 fix="name another file with --out, or begin anew with --fresh",
             )
@@ -236,11 +236,14 @@ def _take_out_failed(path: Path, work: Path, tries: dict[str, int]) -> None:
 
 
 def _rewrite(path: Path, keep: Callable[[Result], bool]) -> None:
-    with replaced(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as new:
-        with open(path, encoding="utf-8", newline="\n") as old:
-            for number, line in enumerate(old, 1):
-                if keep(_parsed(line, path, number)):
-                    new.write(line)
+    with (
+        replaced(path) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="\n") as new,
+        open(path, encoding="utf-8", newline="\n") as old,
+    ):
+        for number, line in enumerate(old, 1):
+            if keep(_parsed(line, path, number)):
+                new.write(line)
 
 
 def _parsed(line: str, path: Path, number: int) -> Result:

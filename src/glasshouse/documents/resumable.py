@@ -1,8 +1,8 @@
 """The layers around a model whose work may be killed at any moment, and goes on without paying twice.
 
 Cache > Fit > Retry > Budget > Batch > model, the usual order. What differs from `llm.standard`: a reply is on
-disk before anybody works with it, so that only calls that are open when the process dies are lost; and what was
-spent is kept, so that a limit holds for all the runs of one file of results together.
+disk before anybody works with it, so that only calls that are open when the process dies are lost; and what
+was spent is kept, so that a limit holds for all the runs of one file of results together.
 """
 
 from __future__ import annotations
@@ -57,11 +57,15 @@ class Resumable:
         self._store = CacheStore(folder / "replies.sqlite", MAX_BYTES, write_through=True)
         self.name = llm.name
         self.priced = (prices or Prices()).find(llm.name) is not None
+        self._caches: dict[int, Cache] = {}
         self._paid = Fit(Retry(Budget(Batch(llm, at_once), self.spending, prices), tries=tries))
 
     def layers(self, times: int = 0) -> Stopping:
-        """For one document; `times`: how often it was tried before with replies that shall not be read again."""
-        return Stopping(Cache(self._paid, self._store, version=f"try {times}" if times else ""))
+        """For one document. `times`: how often it was tried before, with replies not to be read again."""
+        if times not in self._caches:
+            version = f"try {times}" if times else ""
+            self._caches[times] = Cache(self._paid, self._store, version=version)
+        return Stopping(self._caches[times])
 
     async def close(self) -> None:
         await self._paid.close()

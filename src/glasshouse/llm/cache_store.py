@@ -2,8 +2,9 @@
 
 A value is read where it is asked for, by its key: some ten microseconds. What is written waits in memory,
 where readers find it already, for a thread that writes many at once; so a killed process loses at most the
-last fraction of a second; nothing where a store writes through. Python's own sqlite3: SQLAlchemy's core took three times as long for such a read,
-and a third of a second to import. Another database than SQLite would cost each hit a thread and a round trip.
+last fraction of a second, and nothing where a store writes through. Python's own sqlite3: SQLAlchemy's core
+took three times as long for such a read, and a third of a second to import. Another database would cost each
+hit a thread and a round trip.
 """
 
 from __future__ import annotations
