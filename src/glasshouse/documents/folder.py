@@ -21,12 +21,10 @@ from glasshouse.documents.find import Found
 from glasshouse.documents.result import Result, Task
 from glasshouse.documents.results_file import ResultsFile
 from glasshouse.documents.resumable import Resumable
-from glasshouse.documents.texts import Texts
+from glasshouse.documents.texts import TEXTS, Texts
 from glasshouse.files.document import Document
 from glasshouse.llm.errors import LLMError
 from glasshouse.llm.interface import LLM
-
-TEXTS = "texts.sqlite"
 
 
 class Analyzes(Protocol):

@@ -10,6 +10,9 @@ from pathlib import Path
 from glasshouse.core.errors import StorageError
 from glasshouse.core.sqlite import write_ahead
 
+TEXTS = "texts.sqlite"
+"""The file's name in the folder beside the results."""
+
 WAIT_SECONDS = 5.0
 
 
