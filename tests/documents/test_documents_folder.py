@@ -11,7 +11,7 @@ import pytest
 
 from glasshouse.core.errors import ConfigError, DataError, StorageError, UsageError
 from glasshouse.documents.find import find_documents
-from glasshouse.documents.folder import Outcome, Question, analyze_documents
+from glasshouse.documents.folder import Outcome, Job, analyze_documents
 from glasshouse.documents.result import ChunkResult, Result
 from glasshouse.documents.results_file import ResultsFile, read_results
 from glasshouse.files.document import Builder, Document
@@ -75,11 +75,11 @@ def reports(tmp_path) -> Path:
 def analyze(reports, tmp_path):
     """analyze(llm, ...) -> (Outcome, results by name)"""
 
-    def call(llm, *, question=None, **settings) -> tuple[Outcome, dict[str, Result]]:
+    def call(llm, *, job=None, **settings) -> tuple[Outcome, dict[str, Result]]:
         found = find_documents([reports], (".txt",))
-        question = question or Question("extraction", "general")
+        job = job or Job("extraction", "general")
         out = tmp_path / "results.jsonl"
-        outcome = analyze_documents(found, out, llm, TwoCalls, question, read, **settings)
+        outcome = analyze_documents(found, out, llm, TwoCalls, job, read, **settings)
         results = list(read_results(out))
         assert len({result.document for result in results}) == len(results), "a document stands twice"
         return outcome, {result.document: result for result in results}
@@ -213,23 +213,23 @@ def test_a_budget_stops_before_the_call_and_holds_over_all_runs(analyze, scripte
 
 
 @pytest.mark.parametrize(
-    ("question", "named"),
+    ("job", "named"),
     [
-        (Question("summary", "general"), ["task", "extraction", "summary"]),
-        (Question("extraction", "legal"), ["domain", "legal"]),
-        (Question("extraction", "general", instructions="Find all."), ["instructions", "Find all."]),
-        (Question("extraction", "general", settings={"votes": 3}), ["votes", "null", "3"]),
+        (Job("summary", "general"), ["task", "extraction", "summary"]),
+        (Job("extraction", "legal"), ["domain", "legal"]),
+        (Job("extraction", "general", instructions="Find all."), ["instructions", "Find all."]),
+        (Job("extraction", "general", settings={"votes": 3}), ["votes", "null", "3"]),
     ],
 )
-def test_other_settings_are_an_error_that_names_them(analyze, scripted, question, named):
+def test_other_settings_are_an_error_that_names_them(analyze, scripted, job, named):
     analyze(scripted())
     llm = scripted()
     with pytest.raises(ConfigError) as raised:
-        analyze(llm, question=question)
+        analyze(llm, job=job)
     for part in (*named, "--fresh"):
         assert part in str(raised.value)
     assert llm.asked == []
-    outcome, results = analyze(llm, question=question, fresh=True)
+    outcome, results = analyze(llm, job=job, fresh=True)
     assert outcome.analyzed == len(results) == 6
 
 

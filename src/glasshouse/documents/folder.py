@@ -41,7 +41,7 @@ class Analyzes(Protocol):
 
 
 @dataclass(frozen=True)
-class Question:
+class Job:
     """What every document is asked, and the settings that decide the answers."""
 
     task: Task
@@ -77,7 +77,7 @@ def analyze_documents(
     out: str | Path,
     model: LLM,
     analyzer: Callable[[LLM], Analyzes],
-    question: Question,
+    job: Job,
     read: Callable[[Path], Document],
     *,
     at_once: int = 8,
@@ -97,9 +97,9 @@ def analyze_documents(
     InterruptedRunError. In each case the same call goes on.
     """
     with ResultsFile.opened(
-        out, question.all_settings(model.name), fresh=fresh, retry_failed=retry_failed
+        out, job.all_settings(model.name), fresh=fresh, retry_failed=retry_failed
     ) as file:
-        run = _Run(documents, file, analyzer, question, read)
+        run = _Run(documents, file, analyzer, job, read)
         try:
             return asyncio.run(run.run(model, at_once, dollars, tokens))
         except KeyboardInterrupt:
@@ -116,10 +116,10 @@ class _Run:
         documents: Sequence[Found],
         file: ResultsFile,
         analyzer: Callable[[LLM], Analyzes],
-        question: Question,
+        job: Job,
         read: Callable[[Path], Document],
     ) -> None:
-        self.documents, self.file, self.analyzer, self.question = documents, file, analyzer, question
+        self.documents, self.file, self.analyzer, self.job = documents, file, analyzer, job
         self.read = read
         self.texts = Texts(file.work / TEXTS)
         self.analyzed = 0
@@ -185,10 +185,10 @@ class _Run:
         except Exception as error:
             return self._failed(found, sha256, error, began)
         llm = self.model.layers(self.file.tries.get(found.name, 0))
-        question = self.question
+        job = self.job
         try:
             result = await self.analyzer(llm).run(
-                document, question.task, schema=question.schema, instructions=question.instructions
+                document, job.task, schema=job.schema, instructions=job.instructions
             )
         except (StorageError, UsageError):
             raise
@@ -206,8 +206,8 @@ class _Run:
         known = isinstance(error, GlasshouseError)
         return Result(
             document=found.name,
-            task=self.question.task,
-            domain=self.question.domain,
+            task=self.job.task,
+            domain=self.job.domain,
             model=self.model.name,
             prompt="",
             success=False,
