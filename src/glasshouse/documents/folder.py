@@ -66,8 +66,10 @@ class Outcome:
     """What a run leaves."""
 
     documents: int  # that the paths name
+    done: int  # of them
     analyzed: int  # of them, in this run
-    failed: int  # of all results in the file
+    results: int  # in the file, those of documents that are no longer named too
+    failed: int  # of them
     dollars: float | None  # spent on the file so far, by all its runs; None where no price is known
     stopped: GlasshouseError | None  # why not all are done
 
@@ -140,7 +142,13 @@ class _Run:
                     for _ in range(min(at_once, len(todo))):
                         group.create_task(self._work(queue, shown))
             return Outcome(
-                len(self.documents), self.analyzed, self.file.failed, self._dollars(), self.stopped
+                len(self.documents),
+                self._done,
+                self.analyzed,
+                len(self.file.done),
+                self.file.failed,
+                self._dollars(),
+                self.stopped,
             )
         except BaseExceptionGroup as errors:  # each worker's error would do; the disk is full for all of them
             raise errors.exceptions[0] from None

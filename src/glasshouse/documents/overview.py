@@ -143,7 +143,7 @@ def _uncalibrated(results: list[Result]) -> str | None:
     which = "The confidences are" if raw == len(fields) else f"{raw:,} of {len(fields):,} confidences are"
     return (
         f"{which} uncalibrated: they order fields from less to more sure, but 0.9 does not mean nine right "
-        "out of ten. Judge some fields with: glasshouse documents correct; then: glasshouse documents calibrate"
+        "out of ten. Judge some with: glasshouse documents correct; then: glasshouse documents calibrate"
     )
 
 

@@ -17,6 +17,7 @@ from glasshouse.llm.cache_store import CacheStore
 from glasshouse.llm.errors import (
     BudgetExceededError,
     LLMError,
+    NotAbleError,
     NotAllowedError,
     RateLimitedError,
     UnreachableError,
@@ -28,7 +29,7 @@ from glasshouse.llm.prices import Prices
 from glasshouse.llm.retry import Retry
 from glasshouse.llm.spending import Limits, Spending
 
-STOPPING = (BudgetExceededError, NotAllowedError, RateLimitedError, UnreachableError)
+STOPPING = (BudgetExceededError, NotAbleError, NotAllowedError, RateLimitedError, UnreachableError)
 """Errors that say nothing about a document: every other one would meet them too."""
 
 MAX_BYTES = 2**36
