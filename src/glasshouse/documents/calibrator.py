@@ -9,6 +9,7 @@ one setting says nothing about another, so any other has no calibrated confidenc
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 LEAST_ROWS = 100
 """Labelled fields of a setting that are needed. With fewer, ECE itself is not known to within 0.1."""
+
+LEAST_DOCUMENTS = 10
+"""... and the documents that they must be from: fields of one document go right and wrong together."""
 
 LEAST_OF_EACH = 10
 """Right and wrong fields that are needed to tell them apart; with fewer all fields get one probability."""
@@ -119,16 +123,23 @@ class Calibrator(Config):
 
     @classmethod
     def fit(cls, rows: Iterable[Labelled], seed: int = 0) -> Self:
-        """One calibration for each setting with LEAST_ROWS rows or more. Raises DataError where none has."""
+        """One calibration for each setting with LEAST_ROWS rows of LEAST_DOCUMENTS documents or more.
+
+        Raises DataError where none has so many.
+        """
         groups: dict[Setting, list[Labelled]] = defaultdict(list)
         for row in rows:
             groups[row.setting].append(row)
-        enough = [group for group in groups.values() if len(group) >= LEAST_ROWS]
+        enough = [
+            group
+            for group in groups.values()
+            if len(group) >= LEAST_ROWS and len(set(_documents(group))) >= LEAST_DOCUMENTS
+        ]
         if not enough:
-            most = max(map(len, groups.values()), default=0)
+            most = max(groups.values(), key=len, default=[])
             raise DataError(
-                f"{LEAST_ROWS} labelled fields of one model, task, domain and prompt are needed, the most "
-                f"there are is {most}",
+                f"{LEAST_ROWS} labelled fields in {LEAST_DOCUMENTS} documents are needed of one model, task, "
+                f"domain and prompt; the most there are is {len(most)} in {len(set(_documents(most)))}",
                 where="calibration",
                 fix="label more results, or correct them with `glasshouse documents correct`",
             )
@@ -174,13 +185,9 @@ def _fitted(rows: Sequence[Labelled], seed: int) -> Fitted:
     judged = np.empty(len(rows))
     for out in _folds(document, seed):
         inside = [row for row, left in zip(rows, out, strict=True) if not left]
-        if not inside:  # all rows are of one document
-            judged[out] = (right.sum() + 1) / (len(rows) + 2)
-            continue
-        judged[out] = _predict(
-            _learned(inside, seed), [row for row, left in zip(rows, out, strict=True) if left]
-        )
-    members = [np.flatnonzero(document == number) for number in range(int(document.max()) + 1)]
+        outside = [row for row, left in zip(rows, out, strict=True) if left]
+        judged[out] = _predict(_learned(inside, seed), outside)
+    members = [np.flatnonzero(np.equal(document, number)) for number in range(max(document) + 1)]
 
     def over(statistic) -> Figure:
         def drawn(chosen: np.ndarray) -> float:
@@ -240,7 +247,8 @@ def _regression(base: Fitted, features: np.ndarray, right: np.ndarray) -> Fitted
     centre, spread = features.mean(axis=0), features.std(axis=0)
     spread[spread == 0] = 1.0
     if right.all() or not right.any():
-        weights, shift = [0.0] * features.shape[1], 10.0 if right.all() else -10.0
+        sure = math.log(len(right) + 1)  # the log odds of (n + 1) / (n + 2)
+        weights, shift = [0.0] * features.shape[1], sure if right.all() else -sure
     else:
         found = LogisticRegression(C=1.0, max_iter=1000).fit((features - centre) / spread, right)
         weights, shift = found.coef_[0].tolist(), float(found.intercept_[0])
@@ -307,19 +315,16 @@ def _log_odds(share: float) -> float:
     return math.log(inside / (1 - inside))
 
 
-def _documents(rows: Sequence[Labelled]) -> np.ndarray:
-    """(n,) a number for each row's document; a row without one is a document of its own."""
-    import numpy as np
-
+def _documents(rows: Sequence[Labelled]) -> list[int]:
+    """A number for each row's document; a row without one is a document of its own."""
     numbers: dict[object, int] = {}
     keys = [row.document or i for i, row in enumerate(rows)]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
 
 
-def _folds(document: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Masks (n,) of FOLDS parts, or as many as there are documents, with every document in one of them."""
+def _folds(document: Sequence[int], seed: int) -> list[np.ndarray]:
+    """FOLDS masks (n,), with every document in one of them."""
     import numpy as np
 
-    count = int(document.max()) + 1
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(count)
-    return [np.isin(document, part) for part in np.array_split(order, min(FOLDS, count))]
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(max(document) + 1)
+    return [np.isin(document, part) for part in np.array_split(order, FOLDS)]

@@ -1,4 +1,4 @@
-"""When two values say the same: "$1,200" and 1200.0 do, "ACME Corp." and "Acme corp" do, 12 and 12.6 do not."""
+"""When two values say the same: "$1,200" and 1200.0 do, "ACME Corp." and "Acme corp"; 12 and 12.6 do not."""
 
 from __future__ import annotations
 
