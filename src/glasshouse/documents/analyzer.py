@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -32,7 +32,7 @@ from glasshouse.documents.packs.pack import Pack, load_pack
 from glasshouse.documents.proposal import propose
 from glasshouse.documents.question import Question, template, told
 from glasshouse.documents.quotable import quotable
-from glasshouse.documents.reply_schema import Schema, choices, plain_schema
+from glasshouse.documents.reply_schema import Schema, choices, leaves, plain_schema
 from glasshouse.documents.resolution import resolve
 from glasshouse.documents.result import (
     TASKS,
@@ -44,18 +44,25 @@ from glasshouse.documents.result import (
     Result,
     Task,
 )
-from glasshouse.documents.room import Parts, parts
+from glasshouse.documents.room import BYTES_PER_TOKEN, Parts, parts
 from glasshouse.documents.synthesis import PartResult, synthesise, with_quotes
 from glasshouse.files.document import Document
 from glasshouse.llm.blocking import wait
 from glasshouse.llm.interface import LLM
 
 
-class ExampleSource(Protocol):
-    """Gives examples of right replies, as corrections.py keeps them."""
+CONTEXT = 16_000
+"""Tokens that a model is taken to hold where nobody says: an assumption."""
 
-    def examples(self, task: Task, domain: str) -> Sequence[Mapping[str, str]]:
-        """Each has "document", a text, and "reply", the right reply to it as JSON."""
+
+class ExampleSource(Protocol):
+    """Texts with their right replies, as corrections.py keeps them."""
+
+    def examples(
+        self, task: Task, domain: str, document: str, k: int = 3, fields: Collection[str] | None = None
+    ) -> Sequence[Mapping[str, str]]:
+        """The `k` that are most like `document`, the likest last: {"document": text, "reply": JSON}.
+        `fields`: paths that a reply may have, "[]" for any item."""
         ...
 
 
@@ -66,8 +73,8 @@ class Analyzer:
     those that fail by chance, and keeps a budget. `domain`: a pack's name, or a folder that is one. `votes`:
     samples for each part; with several, fields are decided by majority. `chunk_tokens`: the most tokens of a
     part; by default what the context leaves, at most room.LIMIT. `calibration`: what labelled examples showed
-    about this model's confidence. `examples`: few-shot examples for the prompt. Fields below `min_confidence`,
-    or whose confidence is unknown, are listed in `Result.review`.
+    about this model's confidence. `examples`: few-shot examples for the prompt. Fields below
+    `min_confidence`, or whose confidence is unknown, are listed in `Result.review`.
 
     Raises ConfigError for settings that cannot be.
     """
@@ -141,8 +148,10 @@ class Analyzer:
             )
         return task
 
-    async def question(self, heard: LLM, task: Task, schema: Schema | None, instructions: str) -> Question:
-        """What is asked about every part; the model is only asked where it must propose a schema."""
+    async def question(
+        self, heard: LLM, task: Task, schema: Schema | None, instructions: str, text: str
+    ) -> Question:
+        """What is asked about every part of `text`; the model is only asked where it must propose a schema."""
         pack, labels, plain = self.pack, (), None
         if task == "extraction":
             if schema is None and pack.schema_ is None and not instructions.strip():
@@ -168,8 +177,22 @@ class Analyzer:
             plain,
             labels,
             "\n\n".join(text.strip() for text in (own, instructions) if text.strip()),
-            () if self.examples is None else tuple(self.examples.examples(task, pack.name)),
+            self._examples(task, text, plain),
         )
+
+    def _examples(self, task: Task, text: str, plain: Schema | None) -> tuple[Mapping[str, str], ...]:
+        """Those most like the text, as many as a quarter of the context holds, about."""
+        if self.examples is None:
+            return ()
+        fields = None if plain is None else leaves(plain)
+        kept: list[Mapping[str, str]] = []
+        left = (self.llm.context or CONTEXT) * BYTES_PER_TOKEN / 4
+        for example in reversed(self.examples.examples(task, self.pack.name, text, fields=fields)):
+            left -= len(f"{example['document']}{example['reply']}".encode())
+            if left < 0:
+                break
+            kept.insert(0, example)
+        return tuple(kept)
 
     async def _propose(self, llm: LLM, instructions: str) -> Schema:
         """Once for the same words, however many documents are analyzed."""
@@ -207,7 +230,7 @@ class _Work:
     async def result(self, schema: Schema | None, instructions: str) -> Result:
         analyzer, document = self.analyzer, self.document
         self._note_flags()
-        question = await analyzer.question(self.heard, self.task, schema, instructions)
+        question = await analyzer.question(self.heard, self.task, schema, instructions, document.text)
         self.prompt = told(question.template)
         if question.schema is not None and schema is None and analyzer.pack.schema_ is None:
             fields = json.dumps(question.schema, ensure_ascii=False)
@@ -267,23 +290,16 @@ class _Work:
             value, fields = merged.value, list(merged.fields.values())
         else:
             prompt = template("synthesis", self.analyzer.pack)
-            results = [
-                PartResult(
-                    _where(reading.chunk), _weight(reading.chunk), reading.value or {}, reading.answers, found
-                )
-                for reading, found in zip(good, checked, strict=True)
-            ]
-            whole = await synthesise(self.heard, prompt, question, results)
+            told_parts = [_part(reading, found) for reading, found in zip(good, checked, strict=True)]
+            whole = await synthesise(self.heard, prompt, question, told_parts)
             if whole.calls:
                 self.prompt += f" + {told(prompt)}"
             for why in whole.by_rules:
                 self._note("joined_by_rules", f"Parts of the document were joined by rules: {why}")
             value, themes, contradictions = whole.value, whole.themes, whole.contradictions
             fields = [_field(sure, quotes, False) for sure, quotes in whole.answers]
-        results = [
-            self._chunk_result(reading, dict(zip(map(id, good), checked, strict=True)))
-            for reading in readings
-        ]
+        known = {reading.chunk.index: found for reading, found in zip(good, checked, strict=True)}
+        results = [self._chunk_result(reading, known.get(reading.chunk.index, {})) for reading in readings]
         return self._finished(question, value, fields, results, themes, contradictions)
 
     def _checked(self, reading: Reading, evidence: Evidence) -> dict[str, QuoteCheck]:
@@ -298,7 +314,7 @@ class _Work:
     def _fields(
         self, reading: Reading, found: Mapping[str, QuoteCheck], chosen: frozenset[str] | None
     ) -> list[FieldResult]:
-        """`chosen`: of extraction, paths whose values are chosen among some, and need not stand in a quote."""
+        """`chosen`: of extraction, paths whose values are chosen among some: they need not stand in a quote."""
         fields = []
         for sure in reading.answers:
             quote = found.get(sure.answer.quote or "")
@@ -315,10 +331,10 @@ class _Work:
         missing = QuoteCheck(asked="", status="missing")
         return with_quotes(value, lambda words: found.get(words, missing).text or "")
 
-    def _chunk_result(self, reading: Reading, checked: Mapping[int, Mapping[str, QuoteCheck]]) -> ChunkResult:
+    def _chunk_result(self, reading: Reading, found: Mapping[str, QuoteCheck]) -> ChunkResult:
         if reading.value is None:
             return reading.chunk
-        value = self._with_checked(reading, checked[id(reading)])
+        value = self._with_checked(reading, found)
         return reading.chunk.model_copy(update={"value": value})
 
     def _finished(
@@ -435,12 +451,13 @@ def _why(readings: Sequence[Reading]) -> str:
     return "; ".join(f"{error} ({count} parts)" if count > 1 else error for error, count in counts.items())
 
 
+def _part(reading: Reading, found: Mapping[str, QuoteCheck]) -> PartResult:
+    weight = float(reading.chunk.end - reading.chunk.start)
+    return PartResult(_where(reading.chunk), weight, reading.value or {}, reading.answers, found)
+
+
 def _where(chunk: ChunkResult) -> str:
     if chunk.pages is None:
         return f"characters {chunk.start:,} to {chunk.end:,}"
     first, last = chunk.pages
     return f"page {first}" if first == last else f"pages {first} to {last}"
-
-
-def _weight(chunk: ChunkResult) -> float:
-    return float(chunk.end - chunk.start)

@@ -31,7 +31,7 @@ from glasshouse.llm.interface import Completion, Request
 from glasshouse.llm.structured import RefusedOutputError, Structured, structured
 
 SETTINGS = (UsageError, BudgetExceededError, NotAllowedError, NotAbleError)
-"""Errors that the next document would meet as well: they are raised. All others end in a result that failed."""
+"""Errors that the next document would meet as well: they are raised. All others end in a failed result."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from glasshouse.llm.spent import Spent
 
 
 class Heard(Layer):
-    """Passes calls on. `replies`: those that came, in the order in which they did; `spent`: of all, the failed
-    ones too.
+    """Passes calls on. `replies`: those that came, in the order in which they did; `spent`: of all, also of
+    those that failed.
 
     Where no layer further in tells a cost, it is that of the providers' list, and unknown without one.
     """

@@ -113,6 +113,7 @@ def _merge(schema: Schema, pieces: list[_Piece], path: str, merged: Merged) -> A
             merged.fields[place] = found[0].field.model_copy(update={"path": place})
         else:
             made[name] = None
+            merged.fields[place] = found[0].field  # keeps its place among the fields until it is settled
             merged.disputes.append(Dispute(place, inner, tuple(found), made, name, merged.fields))
     return made
 

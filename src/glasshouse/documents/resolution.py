@@ -39,7 +39,8 @@ AROUND = 300
 """Characters on either side of a quote in which an amendment is looked for, and which a model is shown."""
 
 _AMENDS = re.compile(
-    r"\b(?:as amended|hereby amended|(?:is|are|was|were) (?:amended|replaced|superseded|corrected|restated|revised)"
+    r"\b(?:as amended|hereby amended"
+    r"|(?:is|are|was|were) (?:amended|replaced|superseded|corrected|restated|revised)"
     r"|amend(?:s|ed|ment|ing)?\b.{0,80}\bto read|amends and restates|in (?:lieu|place) of|instead of"
     r"|erratum|corrigendum|correction to|supersedes|replaces)\b",
     re.IGNORECASE | re.DOTALL,

@@ -1,8 +1,8 @@
 """One result of the results of a long document's parts: a tree of calls, each of which joins as many as fit.
 
-What goes up the tree are results with quotes by number. Only quotes that stand in the document have one, and
-a reply can only name numbers, so that whatever is written on the way, every quote of the whole is one that was
-looked up. Where no model can join (its context is too small, it fails), joining.py does it by rules.
+What goes up the tree are results with quotes by number. Only quotes that stand in the document have one,
+and a reply can only name numbers, so that whatever is written on the way, every quote of the whole is one
+that was looked up. Where no model can join (its context is too small, it fails), joining.py does it by rules.
 """
 
 from __future__ import annotations
