@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 Color = tuple[float, float, float]  # red, green, blue, 0 to 255
 
@@ -31,7 +32,9 @@ _PART = re.compile(
     r"""\#(?P<id>[\w-]+)|\.(?P<class>[\w-]+)|\[\s*(?P<name>[\w-]+)\s*(?:=\s*(?:"(?P<double>[^"\]]*)"|'(?P<single>[^'\]]*)'|(?P<bare>[\w-]+))\s*)?\]""",
     re.ASCII,
 )
-_LENGTH = re.compile(r"(-?(?:\d+\.?\d*|\.\d+))\s*(px|pt|em|rem|ex|ch|cm|mm|in|pc|vw|vh|%)?\Z", re.ASCII)
+_LENGTH = re.compile(
+    r"(-?(?:\d++(?:\.\d*+)?|\.\d++))\s*+(px|pt|em|rem|ex|ch|cm|mm|in|pc|vw|vh|%)?\Z", re.ASCII
+)
 _PIXELS = {"px": 1.0, "pt": 4 / 3, "em": 16.0, "rem": 16.0, "ex": 8.0, "ch": 8.0, "cm": 37.8, "mm": 3.78}
 _PIXELS |= {"in": 96.0, "pc": 16.0, "vw": WIDTH / 100, "vh": 8.0, "%": WIDTH / 100, "": 1.0}
 
@@ -78,6 +81,18 @@ class Look:
         return self.color is _CLEAR or _contrast(self.color, self.background) < 1.1
 
 
+class Element(NamedTuple):
+    """What selectors ask of an element."""
+
+    tag: str
+    attributes: Mapping[str, str]
+    classes: frozenset[str]
+
+    @classmethod
+    def of(cls, tag: str, attributes: Mapping[str, str]) -> Element:
+        return cls(tag, attributes, frozenset(attributes["class"].split() if "class" in attributes else ()))
+
+
 @dataclass(frozen=True, slots=True)
 class _Compound:
     """`tag#id.class[name=value]` of a selector."""
@@ -87,14 +102,13 @@ class _Compound:
     classes: frozenset[str]
     attributes: tuple[tuple[str, str | None], ...]
 
-    def matches(self, tag: str, attributes: Mapping[str, str]) -> bool:
-        if self.tag is not None and self.tag != tag:
+    def matches(self, element: Element) -> bool:
+        if self.tag is not None and self.tag != element.tag:
             return False
-        if any(attributes.get("id") != name for name in self.ids):
+        if not self.classes <= element.classes:
             return False
-        if self.classes and not self.classes.issubset(attributes.get("class", "").split()):
-            return False
-        return all(
+        attributes = element.attributes
+        return all(attributes.get("id") == name for name in self.ids) and all(
             name in attributes and (value is None or attributes[name] == value)
             for name, value in self.attributes
         )
@@ -149,15 +163,14 @@ class Styles:
                 key = last.tag or "*"
             self._by_key[key].append(_Rule(tuple(steps), weight, values))
 
-    def look(
-        self, tag: str, attributes: Mapping[str, str], outer: Look, above: list[tuple[str, Mapping[str, str]]]
-    ) -> Look:
+    def look(self, element: Element, outer: Look, above: list[Element]) -> Look:
         """How text inside an element looks; `above`: those around it, outermost first."""
         if outer.gone:
             return outer
+        tag, attributes = element.tag, element.attributes
         values: dict[str, str] = {}
         if self._by_key:
-            values = self._cascade(tag, attributes, above)
+            values = self._cascade(element, above)
         if "style" in attributes:
             important = values.pop("!important", "")
             for name, value, _ in _declarations(attributes["style"]):
@@ -168,19 +181,17 @@ class Styles:
             return outer
         return _apply(tag, attributes, values, outer)
 
-    def _cascade(
-        self, tag: str, attributes: Mapping[str, str], above: list[tuple[str, Mapping[str, str]]]
-    ) -> dict[str, str]:
-        keys = [tag, "*", *("." + name for name in set(attributes.get("class", "").split()))]
-        if "id" in attributes:
-            keys.append("#" + attributes["id"])
+    def _cascade(self, element: Element, above: list[Element]) -> dict[str, str]:
+        keys = [element.tag, "*", *("." + name for name in element.classes)]
+        if "id" in element.attributes:
+            keys.append("#" + element.attributes["id"])
         found: list[tuple[bool, tuple[int, int, int, int], str, str]] = []
         for key in keys:
             for rule in self._by_key.get(key, ()):
                 if self._checks > MAX_CHECKS:
                     break
                 self._checks += 1
-                if self._matches(rule, tag, attributes, above):
+                if self._matches(rule, element, above):
                     found += [(important, rule.weight, name, value) for name, value, important in rule.values]
         values: dict[str, str] = {}
         important = " "
@@ -192,22 +203,16 @@ class Styles:
             values["!important"] = important
         return values
 
-    def _matches(
-        self,
-        rule: _Rule,
-        tag: str,
-        attributes: Mapping[str, str],
-        above: list[tuple[str, Mapping[str, str]]],
-    ) -> bool:
+    def _matches(self, rule: _Rule, element: Element, above: list[Element]) -> bool:
         """Each step takes the nearest fitting ancestor, which is exact but for ">" after " "."""
-        if not rule.steps[0][1].matches(tag, attributes):
+        if not rule.steps[0][1].matches(element):
             return False
         at = len(above) - 1
         combinator = rule.steps[0][0]
         for following, part in rule.steps[1:]:
             while at >= 0 and self._checks <= MAX_CHECKS:
                 self._checks += 1
-                fits = part.matches(*above[at])
+                fits = part.matches(above[at])
                 at -= 1
                 if fits:
                     break
@@ -268,7 +273,7 @@ def _fits(query: str) -> bool:
 
 def _steps(selector: str) -> list[tuple[str, _Compound]] | None:
     """A selector from its last element outwards; None for what is not understood (`:hover`, `+`)."""
-    words = re.sub(r"\s*>\s*", " > ", selector.strip()).split()
+    words = selector.replace(">", " > ").split()
     if not words or len(words) > 20:
         return None
     steps: list[tuple[str, _Compound]] = []
@@ -303,7 +308,9 @@ def _declarations(body: str) -> Iterator[tuple[str, str, bool]]:
         name, colon, value = declaration.partition(":")
         name = name.strip().lower()
         if colon and name in _PROPERTIES:
-            value = value.strip().lower()
+            if "url(" in value or "gradient" in value:
+                value = "url()"  # a picture, perhaps a long one
+            value = value[:1000].strip().lower()
             important = value.endswith("!important")
             yield name, value.removesuffix("!important").strip(), important
 
@@ -352,7 +359,7 @@ def _apply(tag: str, attributes: Mapping[str, str], values: dict[str, str], oute
         elif name == "background-image" and value != "none":
             background = None
         elif name == "background":
-            if "url(" in value or "gradient" in value:
+            if "url(" in value:
                 background = None
             else:
                 background = _painted(value, background)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from glasshouse.core.errors import DataError
 from glasshouse.files.charset import decode
 from glasshouse.files.document import Builder, Document, Flag, Kind
 from glasshouse.files.grid import BETWEEN, Grid
-from glasshouse.files.hidden import Look, Styles
+from glasshouse.files.hidden import Element, Look, Styles
 from glasshouse.files.invisible import visible
 
 if TYPE_CHECKING:
@@ -253,7 +252,7 @@ class _Walk:
     _text: list[str] = field(default_factory=list)
     _space: bool = True  # whether the text so far ends in white space, or is empty
     _looks: list[Look] = field(default_factory=lambda: [Look()])
-    _above: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    _above: list[Element] = field(default_factory=list)
     _kinds: list[tuple[Kind, int | None]] = field(default_factory=lambda: [("paragraph", None)])
     _lists: list[_List] = field(default_factory=list)
     _number: str = ""  # of the list item whose text comes next
@@ -277,11 +276,12 @@ class _Walk:
                         self._drawing(element)
                     continue
                 attributes = element.attrib
-                look = self.styles.look(tag, attributes, self._looks[-1], self._above)
+                named = Element.of(tag, attributes)
+                look = self.styles.look(named, self._looks[-1], self._above)
                 if tag == "dialog" and "open" not in attributes:
                     look = Look(gone=True)
                 self._looks.append(look)
-                self._above.append((tag, attributes))
+                self._above.append(named)
                 self._start(tag, element)
                 self._add(element.text)
             else:

@@ -11,7 +11,7 @@ from glasshouse.files.invisible import visible
 
 MAX_BYTES = 200_000_000
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # not tabs, line ends, form feeds, escapes of terminals
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # not tabs, line ends, form feeds, escapes
 _EMPTY_LINES = re.compile(r"\n(?:[ \t\x0b]*+\n)+")
 
 
@@ -43,7 +43,7 @@ def plain_text(data: bytes, name: str) -> tuple[str, tuple[Flag, ...]]:
     text = decode(data)
     head = text[:100_000]
     if len(_CONTROLS.findall(head)) > 0.02 * len(head):
-        raise DataError("this is not a text", where=name, fix="name the file by its true format, or leave it out")
+        raise DataError("this is not a text", where=name, fix="name the file by its true format")
     text, smuggled = visible(text.replace("\r\n", "\n").replace("\r", "\n"))
     if not text.strip():
         raise DataError("the file is empty", where=name, fix="leave it out")

@@ -25,8 +25,8 @@ _NUMBER = re.compile(r"[-+]?[\d.,' ]*\d[\d.,' ]*%?\Z")
 def read_csv(data: bytes, name: str) -> Document:
     """A table file as one block: a row per line, cells joined by " | ", the header row first as in the file.
 
-    The delimiter is the one that splits most rows into the same number of cells (at least two). `metadata` has
-    the delimiter, the number of rows and, where the first row looks like one, the header. Rows after the
+    The delimiter is the one that splits most rows into the same number of cells (at least two). `metadata`
+    has the delimiter, the number of rows and, where the first row looks like one, the header. Rows after the
     millionth are left out and flagged. Raises DataError for an empty file, bytes that are not a text, and a
     quotation mark that is never closed.
     """
@@ -78,7 +78,9 @@ def _delimiter(sample: str) -> str:
             widths = Counter(len(row) for row in itertools.islice(_rows(sample, delimiter), 200))
         except csv.Error:
             continue
-        width, rows = max(widths.items(), key=lambda item: (item[1] if item[0] > 1 else 0, item[0]), default=(0, 0))
+        width, rows = max(
+            widths.items(), key=lambda item: (item[1] if item[0] > 1 else 0, item[0]), default=(0, 0)
+        )
         # More columns break a tie: a text of "a;b,c" lines has commas in its cells, or semicolons.
         score = rows / widths.total() + min(width, 50) / 1000 if width > 1 else 0.0
         if score > most:
