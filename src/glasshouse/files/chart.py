@@ -14,13 +14,10 @@ MAX_POINTS = 10_000
 """Of all series of a chart together."""
 
 
-def chart_text(root: etree._Element, *, series: bool = True) -> str:
-    """Lines: the title of the chart and of its axes; then a row of categories and one for each series.
-
-    `series`: False leaves the rows out, as for a chart on the sheet that has its numbers.
-    """
+def chart_text(root: etree._Element) -> str:
+    """Lines: the title of the chart and of its axes; then a row of categories and one for each series."""
     titles = [_words(title) for title in root.iter(C + "title")]
-    rows = [row for row in _rows(root) if any(row)] if series else []
+    rows = [row for row in _rows(root) if any(row)]
     return "\n".join(line for line in [*titles, *(" | ".join(row) for row in rows)] if line)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote
 
 from glasshouse.core.errors import DataError
@@ -50,6 +50,12 @@ class Package:
     def bytes(self, part: str) -> bytes:
         """Raises DataError where there is no such part."""
         return read_member(self.archive, self._parts.get(part.lower(), part), self.name)
+
+    def open(self, part: str) -> IO[bytes]:
+        """A part that is read piece by piece; raises DataError where there is no such part."""
+        if part not in self:
+            raise DataError(f'the part "{part}" is missing', where=self.name, fix="copy the file again")
+        return self.archive.open(self._parts[part.lower()])
 
     def xml(self, part: str) -> etree._Element:
         """The root of a part; raises DataError for a missing or broken one and for entity bombs."""

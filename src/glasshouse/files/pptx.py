@@ -94,7 +94,7 @@ class _Reader:
     def __init__(self, package: Package) -> None:
         self._package = package
         self._main = package.main("presentation")
-        self._inherited: dict[str, tuple[tuple[etree._Element, ...], Colors, str | None]] = {}
+        self._inherited: dict[str, tuple[tuple[etree._Element, ...], Colors]] = {}
         root = package.xml(self._main)
         self._slides = [
             part
@@ -130,7 +130,7 @@ class _Reader:
     def _slide(self, part: str, repeated: set[str]) -> tuple[list[_Found], list[str]]:
         """What is shown, and what is hidden."""
         root = self._package.xml(part)
-        above, colors, paper = self._inherit(part)
+        above, colors = self._inherit(part)
         paper = colors.behind([root, *above])
         sheet = _Sheet(part, root, above, colors, paper)
         found: list[_Found] = []
@@ -148,7 +148,8 @@ class _Reader:
         found += self._comments(part)
         return found, sheet.hidden
 
-    def _inherit(self, part: str) -> tuple[tuple[etree._Element, ...], Colors, str | None]:
+    def _inherit(self, part: str) -> tuple[tuple[etree._Element, ...], Colors]:
+        """The layout and the master of a slide, and their colours."""
         layouts = self._package.related(part, "slideLayout")
         key = layouts[0] if layouts else ""
         if key not in self._inherited:
@@ -157,7 +158,7 @@ class _Reader:
             above = tuple(self._package.xml(found) for found in (*layouts[:1], *masters[:1]))
             theme = self._package.xml(themes[0]) if themes else None
             colors = Colors(theme, above[1] if len(above) > 1 else None)
-            self._inherited[key] = (above, colors, colors.behind(list(above)))
+            self._inherited[key] = (above, colors)
         return self._inherited[key]
 
     # Shapes
