@@ -44,7 +44,7 @@ def show_result(result: Result) -> None:
             console, f"dropped: {result.quotes_dropped} quotes that stand nowhere in the document", "yellow"
         )
     for notice in result.notices:
-        _line(console, f"{notice.kind.replace('_', ' ')}: {notice.what}", "yellow")
+        _line(console, notice.what, "yellow")
     _line(console, _foot(result), "dim")
 
 
