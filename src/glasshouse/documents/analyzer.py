@@ -50,7 +50,6 @@ from glasshouse.files.document import Document
 from glasshouse.llm.blocking import wait
 from glasshouse.llm.interface import LLM
 
-
 CONTEXT = 16_000
 """Tokens that a model is taken to hold where nobody says: an assumption."""
 
@@ -151,7 +150,7 @@ class Analyzer:
     async def question(
         self, heard: LLM, task: Task, schema: Schema | None, instructions: str, text: str
     ) -> Question:
-        """What is asked about every part of `text`; the model is only asked where it must propose a schema."""
+        """What is asked about every part of `text`; the model is, where it must propose a schema."""
         pack, labels, plain = self.pack, (), None
         if task == "extraction":
             if schema is None and pack.schema_ is None and not instructions.strip():
@@ -314,7 +313,7 @@ class _Work:
     def _fields(
         self, reading: Reading, found: Mapping[str, QuoteCheck], chosen: frozenset[str] | None
     ) -> list[FieldResult]:
-        """`chosen`: of extraction, paths whose values are chosen among some: they need not stand in a quote."""
+        """`chosen`: of extraction, paths of values chosen among some: they need not stand in a quote."""
         fields = []
         for sure in reading.answers:
             quote = found.get(sure.answer.quote or "")

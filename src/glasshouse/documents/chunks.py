@@ -529,11 +529,10 @@ def _all_blocks(document: Document) -> list[Block]:
     blocks: list[Block] = []
     at = 0
     for block in [*document.blocks, Block("paragraph", len(document.text), len(document.text))]:
-        for kind, start, end in (("paragraph", at, block.start), (block.kind, block.start, block.end)):
-            start, end = trimmed(document.text, start, end)
+        for one in (Block("paragraph", at, block.start, block.page), block):
+            start, end = trimmed(document.text, one.start, one.end)
             if start < end:
-                same = (start, end) == (block.start, block.end)
-                blocks.append(block if same else Block(kind, start, end, block.page, block.level))
+                blocks.append(replace(one, start=start, end=end))
         at = max(at, block.end)
     return blocks
 
