@@ -22,7 +22,7 @@ PROMPTS = Path(__file__).parent / "prompts"
 ROOM = 2000
 """Tokens kept for a reply whose prompt names none: an assumption."""
 
-SHARE = 3
+SHARE = 4
 """A reply is kept at most one part in so many of the context, unless its prompt was written for less."""
 
 

@@ -80,20 +80,20 @@ async def parts(
         capacity = llm.context - overhead - math.ceil(schema / BYTES_PER_TOKEN) - room - again
     neighbours = NEIGHBOURS if question.takes("before") or question.takes("after") else 0
     limit = min(most for most in (capacity, chunk_tokens or LIMIT) if most is not None)
+    if capacity is not None and capacity < LEAST:
+        raise ConfigError(
+            f"the prompt needs about {overhead} tokens and the reply {room}, which leaves "
+            f"{max(capacity, 0)} of a context of {llm.context} for the document",
+            where=f"{llm.name}, {question.template.path}",
+            fix="ask a model with a longer context, or name a domain whose prompts are shorter",
+        )
     for _ in range(ROUNDS):
-        if limit < LEAST:
-            raise ConfigError(
-                f"the prompt needs about {overhead} tokens and the reply {room}, which leaves "
-                f"{max(limit, 0)} of a context of {llm.context} for the document",
-                where=f"{llm.name}, {question.template.path}",
-                fix="ask a model with a longer context, or name a domain whose prompts are shorter",
-            )
         whole = await asyncio.to_thread(count, document.text) <= limit
         around = 0 if whole or capacity is None else _around(question, neighbours, limit)
         made = await asyncio.to_thread(
             chunk,
             document,
-            max(limit - around, LEAST),
+            limit - around,
             count,
             abbreviations=frozenset(abbreviations),
             context=0 if whole or limit < 8 * NEIGHBOURS else neighbours,
@@ -102,7 +102,7 @@ async def parts(
         over = 0 if free or not exact else await _over(llm, question, found, schema, again)
         if over <= 0:
             return found
-        limit = min(limit - over, limit * 9 // 10)
+        limit = max(min(limit - over, limit * 9 // 10), 1)
     raise ConfigError(
         f"the document cannot be cut into parts that fit in a context of {llm.context} tokens",
         where=f"{llm.name}, {document.name}",
