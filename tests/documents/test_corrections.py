@@ -8,7 +8,7 @@ import pytest
 
 from glasshouse.core.errors import StorageError, UsageError
 from glasshouse.documents.calibrator import Calibrator
-from glasshouse.documents.corrections import Corrections, sha256
+from glasshouse.documents.corrections import Corrections, held_out, sha256
 from glasshouse.documents.passage import AROUND, SMALL
 from glasshouse.documents.result import FieldResult, QuoteCheck, Result
 from glasshouse.files import read_conversations, read_preferences
@@ -211,6 +211,7 @@ def test_an_item_of_a_list_may_stand_anywhere_in_it(store):
 
 
 def test_what_is_written_for_training_is_read_by_the_houses_own_readers(store, tmp_path):
+    assert not held_out(sha256(TEXT))
     store.correct(document(), result(**WRONG), "sold", 1204, who="ann", quote=SOLD)
     fine = "Bolts sold: 7. Margin: 3."
     store.accept(document(fine, "b.txt"), result(fine, "b.txt", sold=(7, "Bolts sold: 7.")), who="ann")
@@ -228,6 +229,22 @@ def test_what_is_written_for_training_is_read_by_the_houses_own_readers(store, t
     assert json.loads(pair["chosen"][0]["content"]) == right
     assert json.loads(pair["rejected"][0]["content"])["sold"]["value"] == 45
     assert pair["prompt"] == first["messages"][:1]
+
+
+def test_documents_that_are_held_out_are_tests_and_never_trained_on(store, tmp_path):
+    for i in range(30):
+        text = f"Report {i}. {TEXT}"
+        store.correct(document(text, f"{i}.txt"), result(text, f"{i}.txt", **WRONG), "sold", 1204, who="ann")
+    cases = store.cases()
+    kept = {case.document.text for case in cases if case.held_out}
+    assert len(cases) == 30
+    assert 4 <= len(kept) <= 16
+    assert store.write_sft(tmp_path / "sft.jsonl", ask) == 30 - len(kept)
+    assert store.write_preferences(tmp_path / "pairs.jsonl", ask) == 30 - len(kept)
+    for name in ("sft.jsonl", "pairs.jsonl"):
+        rows = [json.loads(line) for line in (tmp_path / name).read_text().split("\n") if line]
+        seen = {(row.get("messages") or row["prompt"])[0]["content"] for row in rows}
+        assert not seen & kept
 
 
 def test_other_tasks_keep_their_replies_as_they_are(store, tmp_path):

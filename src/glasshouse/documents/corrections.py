@@ -40,6 +40,10 @@ from glasshouse.documents.replies import corrected, given, path_steps, pruned
 from glasshouse.documents.result import FieldResult, QuoteCheck, Result, Task
 from glasshouse.files.document import Document
 
+HELD_OUT = 3
+"""One document in so many, by its hash, is never trained on: whether an adapted model is better is measured
+on those, since a model that has learned its tests by heart passes them."""
+
 LOCKED_SECONDS = 10.0
 """How long a process waits for another one to write."""
 
@@ -101,6 +105,7 @@ class Case:
     expected: Mapping[str, Any]  # path -> value; fields that nobody judged are not in it
     schema: dict[str, Any] | None = None
     instructions: str | None = None
+    held_out: bool = False  # `write_sft` and `write_preferences` leave it out
 
     def judge(self, result: Result) -> dict[str, bool]:
         """Path -> whether the result has it right. An item of a list may stand at any place of it."""
@@ -307,7 +312,16 @@ class Corrections:
             text = Document(name, lesson.text, (), "txt")
             expected = {entry.path: entry.right for entry in entries}
             found.append(
-                Case(name, text, lesson.task, lesson.domain, expected, lesson.schema, lesson.instructions)
+                Case(
+                    name,
+                    text,
+                    lesson.task,
+                    lesson.domain,
+                    expected,
+                    lesson.schema,
+                    lesson.instructions,
+                    held_out(lesson.sha256),
+                )
             )
         return found
 
@@ -338,18 +352,19 @@ class Corrections:
 
     def write_sft(self, path: str | Path, prompt: Callable[[Lesson], Sequence[Message]]) -> int:
         """Conversations whose last message is the right reply, one a line: {"messages", "metadata"}. `prompt`
-        makes the messages that a model is asked with. Returns how many there are."""
+        makes the messages that a model is asked with. Documents that are held out are left out. Returns how
+        many conversations there are."""
         return _write(
             path,
             (
                 {"messages": [*prompt(lesson), _reply(lesson.right)], "metadata": _metadata(lesson)}
-                for lesson in self.lessons()
+                for lesson in self._to_learn()
             ),
         )
 
     def write_preferences(self, path: str | Path, prompt: Callable[[Lesson], Sequence[Message]]) -> int:
         """{"prompt", "chosen", "rejected", "metadata"} a line: the right reply against the model's, where
-        they differ. Returns how many there are."""
+        they differ. Documents that are held out are left out. Returns how many pairs there are."""
         return _write(
             path,
             (
@@ -359,10 +374,13 @@ class Corrections:
                     "rejected": [_reply(lesson.said)],
                     "metadata": _metadata(lesson),
                 }
-                for lesson in self.lessons()
+                for lesson in self._to_learn()
                 if lesson.differs
             ),
         )
+
+    def _to_learn(self) -> list[Lesson]:
+        return [lesson for lesson in self.lessons() if not held_out(lesson.sha256)]
 
     def _passages(self, task: Task | None, domain: str | None) -> Iterator[tuple[Lesson, list[Correction]]]:
         groups: dict[tuple[object, ...], list[Correction]] = {}
@@ -393,6 +411,11 @@ class Corrections:
 def sha256(text: str) -> str:
     """As Result.sha256."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def held_out(sha256: str) -> bool:
+    """Whether a document, by the hash of its text, is kept for testing."""
+    return int(sha256[:8], 16) % HELD_OUT == 0
 
 
 def _belongs(document: Document, result: Result) -> None:
