@@ -12,6 +12,7 @@ from glasshouse.files.document import Builder, Document, Flag, Kind
 from glasshouse.files.grid import BETWEEN, Grid
 from glasshouse.files.hidden import Element, Look, Styles
 from glasshouse.files.invisible import visible
+from glasshouse.files.xml import local_name, parse_xml, span
 
 if TYPE_CHECKING:
     import lxml.etree
@@ -140,8 +141,6 @@ def _parse(text: str, name: str, xml: bool) -> tuple[lxml.etree._Element | None,
     import lxml.html
 
     if xml:
-        from glasshouse.files.xml import parse_xml
-
         try:
             return parse_xml(text.encode("utf-8", errors="replace"), name), False
         except DataError:
@@ -192,7 +191,7 @@ def _layout_tables(root: lxml.etree._Element) -> set[lxml.etree._Element]:
     layout: set[lxml.etree._Element] = set()
     open_tables: list[_TableSigns] = []
     for event, element in lxml.etree.iterwalk(root, events=("start", "end")):
-        tag = _tag(element)
+        tag = local_name(element)
         if event == "start":
             if tag == "table":
                 if open_tables:
@@ -223,11 +222,6 @@ class _TableSigns:
     nested: bool = False
     headings: bool = False
     cells: int = 0
-
-
-def _tag(element: lxml.etree._Element) -> str:
-    tag = element.tag
-    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
 
 
 @dataclass
@@ -266,7 +260,7 @@ class _Walk:
 
         walker = lxml.etree.iterwalk(root, events=("start", "end"))
         for event, element in walker:
-            tag = _tag(element)
+            tag = local_name(element)
             if event == "start":
                 if tag in _NOT_TEXT:
                     if tag == "head":
@@ -306,7 +300,7 @@ class _Walk:
 
     def _head(self, head: lxml.etree._Element) -> None:
         for element in head.iter("{*}title", "{*}meta"):
-            if _tag(element) == "title":
+            if local_name(element) == "title":
                 title = " ".join("".join(element.itertext()).split())
                 if title:
                     self.metadata["title"] = title
@@ -405,7 +399,7 @@ class _Walk:
             self._end_table()
         elif tag in _CELLS and self._tables and (grid := self._tables[-1]) is not None:
             text = " ".join(self._cells.pop() or [])
-            grid.cell(text, _span(element.get("colspan")), _span(element.get("rowspan")))
+            grid.cell(text, span(element.get("colspan")), span(element.get("rowspan")))
 
     def _next_number(self, tag: str, element: lxml.etree._Element) -> str:
         """How a browser begins a list item: "3. " in an ordered list."""
@@ -465,7 +459,7 @@ def _list(tag: str, element: lxml.etree._Element) -> _List:
         style = "none"
     start = _integer(element.get("start"))
     if "reversed" in element.attrib:
-        count = sum(1 for child in element if _tag(child) == "li")
+        count = sum(1 for child in element if local_name(child) == "li")
         return _List(True, count if start is None else start, -1, style)
     return _List(True, 1 if start is None else start, 1, style)
 
@@ -497,7 +491,3 @@ _ROMAN = (
 def _integer(text: str | None) -> int | None:
     found = re.match(r"\s*([+-]?\d{1,9})", text, re.ASCII) if text else None
     return None if found is None else int(found[1])
-
-
-def _span(text: str | None) -> int:
-    return max(_integer(text) or 1, 1)

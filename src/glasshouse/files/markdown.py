@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, field
 
@@ -77,11 +78,8 @@ class _Reader:
         depth = 0  # of quotes
         while at < len(lines):
             line, inner = _unquoted(lines[at])
-            if (
-                inner != depth
-                and (line.strip() or inner == 0)
-                and not (inner < depth and self._lines and not blank)
-            ):
+            goes_on = inner < depth and self._lines and not blank and line.strip()  # of a quote, without mark
+            if inner != depth and not goes_on:
                 self._close()
                 self._indents.clear()
                 depth = inner
@@ -251,12 +249,10 @@ class _Reader:
         """The tag of an element that is not shown and stays open after its block: it holds what follows."""
         if not _STYLED.search(html):
             return None
-        for found in re.finditer(r"<([a-zA-Z][\w-]*)\s[^<>]*>", html):
+        closed = {found[1].lower(): found.start() for found in re.finditer(r"</([a-zA-Z][\w-]*)", html)}
+        for found in itertools.islice(re.finditer(r"<([a-zA-Z][\w-]*)\s[^<>]*>", html), 1000):
             tag = found[1].lower()
-            if (
-                tag in ("br", "img", "hr", "input", "link", "meta")
-                or f"</{tag}" in html[found.end() :].lower()
-            ):
+            if tag in _VOID or closed.get(tag, -1) > found.start() or not _STYLED.search(found[0]):
                 continue
             probe = write_html(f"{found[0]}word</{tag}>", Builder(), self.name)
             if any(flag.kind == "hidden_text" for flag in probe.flags):

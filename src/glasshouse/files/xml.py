@@ -90,6 +90,18 @@ def parse_xml(
     return root
 
 
+def local_name(element: lxml.etree._Element) -> str:
+    """The name of an element without its namespace."""
+    tag = element.tag
+    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+
+
+def span(text: str | None) -> int:
+    """How many rows or columns a cell covers, from an attribute that may be missing or wrong."""
+    found = re.match(r"\s*\+?(\d{1,6})", text, re.ASCII) if text else None
+    return 1 if found is None else max(int(found[1]), 1)
+
+
 def _check_depth(root: lxml.etree._Element, most: int, name: str) -> None:
     import lxml.etree
 
