@@ -21,7 +21,7 @@ def number_text(value: float, code: str, *, since_1904: bool = False) -> str:
 
     Empty where the format shows nothing (";;;"). `since_1904`: days are counted as old Macs did.
 
-    >>> number_text(0.125, "0.0%"), number_text(-1234.5, "$#,##0.00;($#,##0.00)"), number_text(45000, "d.m.yy")
+    >>> number_text(0.125, "0.0%"), number_text(-1234.5, "$#,##0.00;($#,##0.00)"), number_text(45000, "d.m.")
     ('12.5%', '($1,234.50)', '2023-03-15')
     """
     if code in ("", "General", "@") or len(code) > _MAX_FORMAT:

@@ -1,8 +1,8 @@
 """Excel files (.xlsx): sheet by sheet, the values of cells as they are shown, comments, charts.
 
 Sheets are pages. Cells are read piece by piece and only those with something in them: openpyxl's own readers
-make a full grid of what a sheet claims to be, or leave out merged cells and comments, and have either formulas
-or values. Its knowledge of formats, dates and formulas is used.
+make a full grid of what a sheet claims to be, or leave out merged cells and comments, and have either the
+formulas or the values. Its knowledge of formats, dates and formulas is used.
 """
 
 from __future__ import annotations
