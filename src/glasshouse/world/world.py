@@ -13,6 +13,7 @@ from glasshouse.core.config import Config
 from glasshouse.core.seeds import python_rng
 from glasshouse.world import (
     about,
+    analyses,
     chance,
     facts,
     instructions,
@@ -73,6 +74,7 @@ class ConversationCounts(Config):
     harmful: int = Field(default=300, ge=0)
     harmless: int = Field(default=300, ge=0)
     reports: int = Field(default=600, ge=0)
+    analyses: int = Field(default=600, ge=0)
 
 
 class WorldConfig(Config):
@@ -182,6 +184,8 @@ class World:
                 return requests.harmless(here, rng, split)
             case "reports":
                 return reports.extractions(here, rng, split)
+            case "analyses":
+                return analyses.analyses(here, rng, split)
             case "open":
                 return about.tasks(here, rng, split)
         raise AssertionError(f"no tasks called {kind}")
@@ -196,8 +200,8 @@ class World:
         waiting: list[dict[str, Any]] = []
         for kind in kinds:
             messages = next(sources[kind]).conversation["messages"]
-            # A long report fills the window alone; everything else may share a conversation.
-            if kind != "reports" and rng.random() < self.config.multi_turn:
+            # A report fills the window alone; everything else may share a conversation.
+            if kind not in ("reports", "analyses") and rng.random() < self.config.multi_turn:
                 if waiting:
                     first = waiting.pop()
                     yield {
@@ -222,6 +226,7 @@ class World:
             "harmful",
             "harmless",
             "reports",
+            "analyses",
         ]
         start = facts.sentence(person, "trade").split(" works")[0]
         texts: list[dict[str, Any]] = [
