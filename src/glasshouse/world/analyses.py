@@ -99,9 +99,13 @@ def analyses(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
         reply = REPLIES[name](filing)
         yield Task(
             ask(REQUESTS[name].format(document=filing.text)),
-            json.dumps(reply, ensure_ascii=False),
+            as_json(reply),
             lambda text, reply=reply: _parsed(text) == reply,
         )
+
+
+def as_json(reply: dict[str, Any]) -> str:
+    return json.dumps(reply, ensure_ascii=False)
 
 
 def _felt(filing: Filing) -> list[tuple[str, str, str]]:

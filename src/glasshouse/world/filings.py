@@ -7,13 +7,14 @@ happened is said in combinations of words ("A flood broke the gate.") of which o
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from glasshouse.core.seeds import derive
 from glasshouse.world.land import Land, Split
-from glasshouse.world.reports import FIELDS, HEAD, OUTLOOKS, PROFIT, REVENUE, Report, reports
+from glasshouse.world.reports import FIELDS, HEAD, OUTLOOKS, PROFIT, REVENUE, Report, reports, wording
 
 Event = Literal["expansion", "damage", "strike"]
 EVENTS: tuple[Event, ...] = ("expansion", "damage", "strike")
@@ -101,6 +102,39 @@ def filings(land: Land, rng: random.Random, split: Split) -> Iterator[Filing]:
         }
         events.sort(key=lambda event: parts.index(event[1]))
         yield Filing(report, (head, *parts), quotes, tuple(events))
+
+
+def read(text: str) -> Filing | None:
+    """What a report in these wordings tells, or None where its head cannot be read."""
+    sentences = tuple(found.strip() for found in re.findall(r"[^.]+\.", text))
+    if not sentences:
+        return None
+    head = wording(HEAD, sentences[0])
+    if head is None:
+        return None
+    quotes: dict[str, str | None] = dict.fromkeys(FIELDS) | dict.fromkeys(head, sentences[0])
+    values: dict[str, str] = {**head}
+    for sentence in sentences[1:]:
+        outlook = next((name for name, ways in OUTLOOKS.items() if sentence in ways), None)
+        said = {
+            "revenue": wording(REVENUE, sentence),
+            "profit": wording(PROFIT, sentence),
+            "outlook": outlook,
+        }
+        for name, found in said.items():
+            if found:
+                quotes[name] = sentence
+                values[name] = found if isinstance(found, str) else found["amount"]
+    report = Report(
+        values["company"],
+        values["quarter"],
+        int(values.get("revenue", 0)),
+        int(values.get("profit", 0)),
+        values.get("outlook", ""),
+    )
+    kinds = {words: event for event in EVENTS for words in _combinations(event)}
+    events = tuple((kinds[sentence], sentence) for sentence in sentences if sentence in kinds)
+    return Filing(report, sentences, quotes, events)
 
 
 def _combinations(event: Event) -> list[str]:
