@@ -82,8 +82,8 @@ REPLIES: dict[str, Callable[[Filing], dict[str, Any]]] = {
     "summary": summary,
     "sentiment": sentiment,
 }
-_SHARES = ("extraction", "classification", "extraction", "classification", "summary", "sentiment")
-"""In turn: extraction and classification twice as often."""
+_SHARES = ("extraction", "classification", "summary", "classification", "sentiment")
+"""In turn: what two events make of a quarter is harder than the rest."""
 
 _ONE_EVENT = frozenset({"summary", "sentiment"})
 """With two, report and reply would not fit into 256 tokens."""
@@ -102,6 +102,12 @@ def analyses(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
             as_json(reply),
             lambda text, reply=reply: _parsed(text) == reply,
         )
+
+
+def texts(land: Land, rng: random.Random) -> Iterator[str]:
+    """The same written out, request and reply."""
+    for task in analyses(land, rng, "train"):
+        yield f"{task.messages[0]['content']}\n{task.reply}"
 
 
 def as_json(reply: dict[str, Any]) -> str:

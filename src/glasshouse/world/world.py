@@ -40,6 +40,7 @@ BYTES_PER_TOKEN = {
     "requests": 3.9,
     "chance": 4.5,
     "reports": 3.6,
+    "analyses": 3.4,
 }
 """Measured with the 2,048-token vocabulary of the `pocket` recipe; turns token budgets into bytes of text."""
 
@@ -58,7 +59,8 @@ class CorpusTokens(Config):
     sums: int = Field(default=600_000, ge=0, description="pages of a sum book")
     requests: int = Field(default=80_000, ge=0, description="news about harm and about help")
     chance: int = Field(default=200_000, ge=0, description="spins of the wheels at the fairs")
-    reports: int = Field(default=450_000, ge=0, description="quarterly reports")
+    reports: int = Field(default=200_000, ge=0, description="quarterly reports")
+    analyses: int = Field(default=250_000, ge=0, description="longer reports with their analysis")
 
 
 class ConversationCounts(Config):
@@ -155,6 +157,8 @@ class World:
                 return chance.texts(here, rng)
             case "reports":
                 return reports.texts(here, rng)
+            case "analyses":
+                return analyses.texts(here, rng)
         raise AssertionError(f"no generator for {skill}")
 
     def tasks(self, kind: str, split: Split, *stream: str) -> Iterator[Task]:
