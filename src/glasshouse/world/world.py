@@ -230,7 +230,6 @@ class World:
             "harmful",
             "harmless",
             "reports",
-            "analyses",
         ]
         start = facts.sentence(person, "trade").split(" works")[0]
         texts: list[dict[str, Any]] = [
