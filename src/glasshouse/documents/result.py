@@ -35,7 +35,7 @@ class FieldResult(Config):
     token_probability: float | None = None  # of the value's tokens; None where the backend tells none
     vote_share: float | None = None  # of the samples that say the same; None where one was asked
     quote_match: float | None = None  # 1 verbatim and it holds the value, 0 missing; None: no quote is due
-    confidence: float | None = Field(None, ge=0, le=1)
+    confidence: float | None = Field(default=None, ge=0, le=1)
     calibrated: bool = False  # the confidence comes true as often as it says, as labelled examples showed
 
 
