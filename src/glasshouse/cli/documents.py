@@ -384,7 +384,9 @@ def _key(lesson: Lesson) -> tuple[str, str, str, str]:
 
 async def _messages(llm: LLM, lesson: Lesson, domain: Path | None) -> list[dict[str, Any]]:
     analyzer = _analyzer(llm, lesson.domain, domain)
-    question = await analyzer.question(llm, lesson.task, lesson.schema, lesson.instructions or "")
+    question = await analyzer.question(
+        llm, lesson.task, lesson.schema, lesson.instructions or "", lesson.text
+    )
     return list(question.request(llm, 1, lesson.text).messages)
 
 
