@@ -17,6 +17,15 @@ from glasshouse.documents.result import CheckFinding
 
 Check = Annotated[Sum | Order | Percentage | Unit | Range | OneOf, Field(discriminator="kind")]
 
+KINDS: dict[str, type[Sum | Order | Percentage | Unit | Range | OneOf]] = {
+    "sum": Sum,
+    "order": Order,
+    "percentage": Percentage,
+    "unit": Unit,
+    "range": Range,
+    "one_of": OneOf,
+}
+
 
 def run_checks(checks: Iterable[Check], fields: Mapping[str, Any], text: str) -> list[CheckFinding]:
     """What each rule says about an answer, passed or not, in the order of the rules.

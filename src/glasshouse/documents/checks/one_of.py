@@ -12,10 +12,9 @@ from glasshouse.documents.checks.rule import Path, Rule, values_at
 from glasshouse.documents.result import CheckFinding
 
 
-class OneOf(Rule):
+class OneOf(Rule[Literal["one_of"]]):
     """The value is one of `values`, whatever its capitals and spaces."""
 
-    kind: Literal["one_of"]
     path: Path
     values: tuple[str, ...] = Field(min_length=1)
 

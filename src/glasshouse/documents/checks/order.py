@@ -13,13 +13,12 @@ from glasshouse.documents.dates import days_of
 from glasshouse.documents.result import CheckFinding
 
 
-class Order(Rule):
+class Order(Rule[Literal["order"]]):
     """None of the `dates` lies before one that is named earlier; the same day is in order.
 
     What may be in order passes: "October 2019" after "October 20, 2019". Fields without a date are left out.
     """
 
-    kind: Literal["order"]
     dates: tuple[Path, ...] = Field(min_length=2)
 
     def paths(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from glasshouse.documents.figures import Figure, figure_of
 from glasshouse.documents.result import CheckFinding
 
 
-class Percentage(Rule):
+class Percentage(Rule[Literal["percentage"]]):
     """`percentage` is `part` of `whole` (a margin: income of revenue), or the change from `old` to `new`.
 
     A number without "%" is one of hundredths: 12.5 is 12.5 %. Each of the three figures may be off by half of
@@ -21,7 +21,6 @@ class Percentage(Rule):
     zero, a change counts by that figure as it stands or without its sign, as both are in use.
     """
 
-    kind: Literal["percentage"]
     percentage: Path
     part: Path | None = None
     whole: Path | None = None

@@ -13,10 +13,9 @@ from glasshouse.documents.figures import figure_of
 from glasshouse.documents.result import CheckFinding
 
 
-class Range(Rule):
+class Range(Rule[Literal["range"]]):
     """`min` ≤ the figure ≤ `max`; percentages in hundredths: 12 % is 12."""
 
-    kind: Literal["range"]
     path: Path
     min: Decimal | None = None
     max: Decimal | None = None

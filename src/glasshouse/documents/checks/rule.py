@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import StringConstraints
 
@@ -15,10 +15,13 @@ Path = Annotated[str, StringConstraints(pattern=r"^[^.\[\]]+(\[\])?(\.[^.\[\]]+(
 """Of a field: "revenue", "guarantor.name"; of that of every item in a list: "segments[].revenue"."""
 
 
-class Rule(Config):
+Kind = TypeVar("Kind", bound=str)
+
+
+class Rule(Config, Generic[Kind]):
     """A rule of a pack. `name` is how a finding calls it; without one it is the kind with its fields."""
 
-    kind: str
+    kind: Kind
     name: str | None = None
 
     def finding(self, fields: Mapping[str, Any], text: str) -> CheckFinding | None:

@@ -13,14 +13,13 @@ from glasshouse.documents.figures import figure_of
 from glasshouse.documents.result import CheckFinding
 
 
-class Sum(Rule):
+class Sum(Rule[Literal["sum"]]):
     """`total` is the sum of `parts`, less that of `minus`.
 
     Every figure may be off by half of its last digit. Nothing is said where a figure is missing, nor where
     some have a scale or a unit ("$5 million") that others lack.
     """
 
-    kind: Literal["sum"]
     total: Path
     parts: tuple[Path, ...] = Field(min_length=1)
     minus: tuple[Path, ...] = ()

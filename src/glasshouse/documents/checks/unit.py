@@ -14,7 +14,7 @@ from glasshouse.documents.result import CheckFinding
 _POWERS = {"": 0, "none": 0, "one": 0, "unit": 0, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 
 
-class Unit(Rule):
+class Unit(Rule[Literal["unit"]]):
     """The figure stands in the text, and its unit and scale stand beside it, or above it: "(in millions)".
 
     What a field says counts: its own text ("$5 million"), or the fields that `unit` and `scale` name (a
@@ -22,7 +22,6 @@ class Unit(Rule):
     to say whatever stands beside its figure in the text.
     """
 
-    kind: Literal["unit"]
     path: Path
     unit: Path | None = None
     scale: Path | None = None
