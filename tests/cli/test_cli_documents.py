@@ -117,25 +117,25 @@ def test_too_few_judgements_cannot_be_calibrated(documents):
 
 
 def test_enough_judgements_make_later_results_calibrated(glasshouse, wire, tmp_path, monkeypatch):
-    """60 documents with two fields each: 120 judged fields, a fifth of which is said to be wrong."""
-    folder_kills.write_reports(tmp_path / "reports", 60)
+    """50 documents with two fields each: 100 judged fields, a fifth of which is said to be wrong."""
+    folder_kills.write_reports(tmp_path / "reports", 50)
     (tmp_path / "schema.json").write_text(json.dumps(folder_kills.SCHEMA))
     line = ["analyze", "reports", "--task", "extraction", "--schema", "schema.json", "--domain", "general"]
     line += ["--model", f"{wire.url}/v1#m", "--votes", "2"]
     assert glasshouse(*line).code == 0
-    keys = [key for n in range(120) for key in (["n"] if n % 5 == 0 else ["y"])]
+    keys = [key for n in range(100) for key in (["n"] if n % 5 == 0 else ["y"])]
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{key}\n" for key in keys)))
     glasshouse("documents", "correct", "results.jsonl", "--all")
     result = glasshouse("documents", "calibrate", "--json")
     assert result.code == 0, result.err
     (fitted,) = json.loads(result.out)
-    assert fitted["rows"] == 120
+    assert fitted["rows"] == 100
     # Few-shot examples change the prompt's text but not its name: the calibration holds for it.
     result = glasshouse(*line, "--corrections", "corrections", "--out", "again.jsonl")
     assert result.code == 0, result.err
     rows = [json.loads(row) for row in (tmp_path / "again.jsonl").read_text().splitlines()]
     assert all(row["calibrated"] for row in rows)
-    mean = sum(field["confidence"] for row in rows for field in row["fields"]) / 120
+    mean = sum(field["confidence"] for row in rows for field in row["fields"]) / 100
     assert 0.7 < mean < 0.9
 
 

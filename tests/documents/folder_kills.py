@@ -1,4 +1,4 @@
-"""A folder of reports whose analysis is killed again and again, with a model on a socket that counts calls."""
+"""A folder of reports whose analysis is killed again and again; a model on a socket counts the calls."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def kill_at_random(process: subprocess.Popen[str], wire: Wire, rng: random.Rando
 
 
 def killed_and_restarted(tmp_path: Path, wire: Wire, reports: int, kills: int, seed: int) -> None:
-    """After `kills` kills and a last run each document has its one result, and no reply was paid for twice that
-    was not on its way when a kill came."""
+    """After `kills` kills and a last run each document has its one result, and no reply was paid for twice
+    that was not on its way when a kill came."""
     truth = write_reports(tmp_path / "reports", reports)
     model(wire)
     rng = random.Random(seed)

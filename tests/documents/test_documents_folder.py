@@ -11,7 +11,7 @@ import pytest
 
 from glasshouse.core.errors import ConfigError, DataError, StorageError, UsageError
 from glasshouse.documents.find import find_documents
-from glasshouse.documents.folder import Outcome, Job, analyze_documents
+from glasshouse.documents.folder import Job, Outcome, analyze_documents
 from glasshouse.documents.result import ChunkResult, Result
 from glasshouse.documents.results_file import ResultsFile, read_results
 from glasshouse.files.document import Builder, Document
@@ -204,7 +204,8 @@ def test_a_budget_stops_before_the_call_and_holds_over_all_runs(analyze, scripte
         outcome, results = analyze(llm, tokens=2000, at_once=1)
         spent += 266 * len(llm.asked)
         assert spent <= 2000
-        assert outcome.stopped is not None and "2000" in str(outcome.stopped)
+        assert outcome.stopped is not None
+        assert "2000" in str(outcome.stopped)
     before = len(results)
     assert 0 < before < 6
     outcome, results = analyze(scripted(), tokens=100_000)
