@@ -244,7 +244,8 @@ class _Asked:
         from glasshouse.files.open_document import SUFFIXES
 
         found = find_documents(paths, SUFFIXES)
-        settings = {"votes": self.votes, "min_confidence": self.min_confidence}
+        settings: dict[str, Any] = {"votes": self.votes, "min_confidence": self.min_confidence}
+        settings["content of the domain"] = _hash(self.pack)
         if self.corrections is not None:
             from glasshouse.documents.correction_store import state
 
@@ -294,6 +295,14 @@ def _tell(outcome: Outcome, out: Path, json: bool) -> None:
         raise GlasshouseError(
             "every document failed", where=out, fix="see the overview for the reasons, then --retry-failed"
         )
+
+
+def _hash(pack: Pack) -> str:
+    """A domain that was edited is another one, whatever its name."""
+    from glasshouse.core.storage import hash_folder, hash_json
+
+    content = pack.model_dump(mode="json", exclude={"prompts"}, serialize_as_any=True)
+    return hash_json([content, None if pack.prompts is None else hash_folder(pack.prompts)])
 
 
 def _newest() -> Path:
