@@ -79,6 +79,7 @@ class _Unit:
     levels: tuple[_Level, ...]  # how to take it apart, the best first
     tokens: float  # estimated
     exact: bool = False
+    parts: tuple[_Unit, ...] = ()  # of one that was put together from several
 
 
 _Level = Callable[["_Chunker", _Unit], "list[tuple[int, int, float]]"]
@@ -119,6 +120,8 @@ class _Chunker:
         self.document, self.text, self.limit, self.count = document, document.text, limit, count
         self.abbreviations, self.context = abbreviations, context
         self.blocks = _all_blocks(document)
+        self._passages: list[tuple[int, int]] = []  # where the units of the highest level stand
+        self._sentences: dict[int, list[tuple[int, int]]] = {}  # of those that were taken apart
 
     def chunks(self) -> list[Chunk]:
         if not self.blocks:
@@ -134,6 +137,7 @@ class _Chunker:
     def _units(self, total: int) -> list[_Unit]:
         """The blocks, each with an estimate of its tokens from an exact count of its neighbourhood."""
         flows = list(self._flows())
+        self._passages = [(start, end) for start, end, _, _ in flows]
         weights = [_weight(self.text, flow[0], flow[1]) for flow in flows]
         ratio = total / sum(weights)
         units: list[_Unit] = []
@@ -207,6 +211,10 @@ class _Chunker:
 
     def _apart(self, unit: _Unit) -> list[_Unit]:
         """Parts of a unit that is over the limit, each of which fits as far as is known."""
+        if unit.parts:
+            more = unit.tokens / sum(part.tokens for part in unit.parts)
+            loose = (replace(part, tokens=part.tokens * more) for part in unit.parts)
+            return [one for part in loose for one in self._refined(part)]
         levels = unit.levels
         parts: list[tuple[int, int, float]] = []
         while levels and len(parts := levels[0](self, unit)) < 2:
@@ -223,6 +231,18 @@ class _Chunker:
         for (start, end, price), weight in zip(parts, weights, strict=True):
             units += self._refined(_Unit(start, end, price, levels, weight * ratio))
         return units
+
+    def sentences(self, unit: _Unit) -> list[tuple[int, int]]:
+        """Those of a unit, as its whole passage shows them: a line alone does not show where lines wrap."""
+        start, end = self._passages[bisect.bisect_right(self._passages, (unit.start, len(self.text) + 1)) - 1]
+        if start not in self._sentences:
+            spans = sentences(self.text[start:end], self.abbreviations)
+            self._sentences[start] = [(start + first, start + last) for first, last in spans]
+        known = self._sentences[start]
+        first = max(0, bisect.bisect_right(known, (unit.start, len(self.text))) - 1)
+        last = bisect.bisect_left(known, (unit.end, 0))
+        spans = [(max(begin, unit.start), min(stop, unit.end)) for begin, stop in known[first:last]]
+        return [span for span in spans if span[0] < span[1]]
 
     # -- the cuts ------------------------------------------------------------------------------------------
 
@@ -423,8 +443,7 @@ def _grouped(chunker: _Chunker, unit: _Unit, marker: re.Pattern[str]) -> list[tu
 
 
 def _by_sentence(chunker: _Chunker, unit: _Unit) -> list[tuple[int, int, float]]:
-    text = chunker.text[unit.start : unit.end]
-    spans = [(unit.start + start, unit.start + end) for start, end in sentences(text, chunker.abbreviations)]
+    spans = chunker.sentences(unit)
     return [
         (start, end, AFTER_HEADING if place and is_title(chunker.text, *spans[place - 1]) else price)
         for place, (start, end, price) in enumerate(_priced(unit, spans, SENTENCE))
@@ -500,7 +519,7 @@ _TEXT: tuple[_Level, ...] = (
     _by_character,
 )
 _LEVELS: dict[str, tuple[_Level, ...]] = {
-    "table": (_by_line, _by_cell, _by_word, _by_character),
+    "table": (_by_line, _by_sentence, _by_cell, _by_word, _by_character),
     "code": (_by_line, _by_word, _by_character),
 }
 _RUNNING = frozenset(["paragraph", "list_item", "note"])
@@ -516,12 +535,8 @@ def _weight(text: str, start: int, end: int) -> int:
 def _together(units: list[_Unit]) -> _Unit:
     if len(units) == 1:
         return units[0]
-    first = units[0]
-    return _Unit(first.start, units[-1].end, first.price, _LINES, sum(unit.tokens for unit in units))
-
-
-_LINES: tuple[_Level, ...] = (_by_line, *_TEXT)
-"""Of units of several blocks that were taken for small and are not."""
+    tokens = sum(unit.tokens for unit in units)
+    return _Unit(units[0].start, units[-1].end, units[0].price, (), tokens, parts=tuple(units))
 
 
 def _all_blocks(document: Document) -> list[Block]:
