@@ -71,7 +71,7 @@ def shown() -> Callable[..., str]:
     """shown(request): the part of the document that a request shows."""
 
     def find(request: Any) -> str:
-        text = request.messages[-1]["content"]
+        text = "\n".join(message["content"] for message in request.messages if message["role"] == "user")
         found = re.search(r"<(document(?:-\d+)?)>\n(.*?)\n</\1>", text, re.DOTALL)
         assert found is not None, text
         return found[2]

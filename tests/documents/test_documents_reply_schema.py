@@ -18,7 +18,10 @@ COMPANY = {
         "people": {
             "type": "array",
             "maxItems": 9,
-            "items": {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "number"}}},
+            "items": {
+                "type": "object",
+                "properties": {"name": {"type": "string"}, "age": {"type": "number"}},
+            },
         },
     },
 }
@@ -29,7 +32,14 @@ def pair(quote, value):
 
 
 NOTHING = pair(None, None)
-EMPTY = {"name": NOTHING, "size": NOTHING, "kind": NOTHING, "seat": {"town": NOTHING}, "names": [], "people": []}
+EMPTY = {
+    "name": NOTHING,
+    "size": NOTHING,
+    "kind": NOTHING,
+    "seat": {"town": NOTHING},
+    "names": [],
+    "people": [],
+}
 
 
 def test_every_leaf_becomes_a_quote_and_a_value_in_this_order():

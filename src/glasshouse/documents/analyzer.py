@@ -50,6 +50,8 @@ from glasshouse.files.document import Document
 from glasshouse.llm.blocking import wait
 from glasshouse.llm.interface import LLM
 
+GENERAL = "general"
+
 CONTEXT = 16_000
 """Tokens that a model is taken to hold where nobody says: an assumption."""
 
@@ -98,7 +100,7 @@ class Analyzer:
         self.llm, self.votes, self.chunk_tokens = llm, votes, chunk_tokens
         self.pack = domain if isinstance(domain, Pack) else load_pack(domain)
         self.calibration, self.examples, self.min_confidence = calibration, examples, min_confidence
-        self._proposed: dict[str, asyncio.Future[Schema]] = {}
+        self.proposed: dict[str, asyncio.Future[Schema]] = {}
 
     def analyze(
         self,
@@ -121,9 +123,9 @@ class Analyzer:
     ) -> Result:
         """The analysis of one document.
 
-        `schema`: of extraction, a JSON Schema of the object that is wanted (by default the pack's); without
-        any the model makes one of the `instructions`. Of classification, {"enum": [labels]} in place of the
-        pack's labels. `instructions`: in words, what to look for or to heed, for any task.
+        `schema`: of extraction, a JSON Schema of the object that is wanted. Without one the fields are those
+        of the domain, or, in the general domain, those that the model makes of the `instructions`. Of
+        classification, {"enum": [labels]} in place of the pack's labels. `instructions`: in words, what to look for or to heed, for any task.
 
         What is wrong with the document or with replies is told in the result. Raises UsageError for settings
         that contradict each other, BudgetExceededError, NotAllowedError and NotAbleError: the next document
@@ -153,13 +155,15 @@ class Analyzer:
         """What is asked about every part of `text`; the model is, where it must propose a schema."""
         pack, labels, plain = self.pack, (), None
         if task == "extraction":
-            if schema is None and pack.schema_ is None and not instructions.strip():
+            # a domain brings its own fields; the general one only where nobody says what to look for
+            own = None if pack.name == GENERAL and instructions.strip() else pack.schema_
+            if schema is None and own is None and not instructions.strip():
                 raise ConfigError(
                     "nothing says what is to be extracted",
                     where=f"domain {pack.name}",
                     fix="give a schema, or say in instructions what to find",
                 )
-            wanted = schema or pack.schema_ or await self._propose(heard, instructions)
+            wanted = schema or own or await self._propose(heard, instructions)
             plain = plain_schema(wanted)
         elif task == "classification":
             labels = tuple(pack.labels) if schema is None else _labels(schema)
@@ -169,13 +173,14 @@ class Analyzer:
                 where="Analyzer",
                 fix="leave the schema out, or ask for extraction",
             )
-        own = pack.instructions.get(task, "")
+        # labels of the user's own are explained by nobody but the user
+        words = pack.words(task) if schema is None else pack.instructions.get(task, "")
         return Question(
             task,
             template(task, pack),
             plain,
             labels,
-            "\n\n".join(text.strip() for text in (own, instructions) if text.strip()),
+            "\n\n".join(text.strip() for text in (words, instructions) if text.strip()),
             self._examples(task, text, plain),
         )
 
@@ -195,10 +200,10 @@ class Analyzer:
 
     async def _propose(self, llm: LLM, instructions: str) -> Schema:
         """Once for the same words, however many documents are analyzed."""
-        known = self._proposed.get(instructions)
+        known = self.proposed.get(instructions)
         if known is None or (known.done() and known.exception() is not None):
             work = propose(llm, template("schema", self.pack), instructions)
-            known = self._proposed[instructions] = asyncio.ensure_future(work)
+            known = self.proposed[instructions] = asyncio.ensure_future(work)
         return await asyncio.shield(known)
 
 
@@ -231,7 +236,7 @@ class _Work:
         self._note_flags()
         question = await analyzer.question(self.heard, self.task, schema, instructions, document.text)
         self.prompt = told(question.template)
-        if question.schema is not None and schema is None and analyzer.pack.schema_ is None:
+        if instructions in analyzer.proposed and schema is None and self.task == "extraction":
             fields = json.dumps(question.schema, ensure_ascii=False)
             self._note("schema_proposed", f"The fields were made from the instructions: {fields}")
         if not any(map(str.isalnum, document.text)):

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
-from glasshouse.documents.difference import NEGATING_PREFIXES, NEGATIONS, NUMBER_WORDS
+from glasshouse.documents.difference import NEGATING_PREFIXES, NUMBER_WORDS
 
 _IN_NUMBERS = ".,:/"
 _MINUS = "-−–"
+_HYPHENS = "-‐‑"
+_ZEROS = re.compile(r"(?<![\d.,:])0+$")
+_SECTION = re.compile(
+    r"(?:\b(?:sections?|articles?|clauses?|paragraphs?|exhibits?|schedules?)|§|[.;:!?)]) ?(?<!\d)\d+(?:\.\d+)*$",
+    re.IGNORECASE,
+)
+_LEFT_OF_NEGATIONS = ("or", "ever", "either", "thing", "body", "where", "with", "can", "less")
 _NEGATING_ENDS = ("not", "n't", "'t", "n’t", "’t", "less")
 
 
@@ -17,6 +25,14 @@ def cuts_word(text: str, place: int) -> bool:
     Scripts without capitals (Chinese, Thai, Arabic, ...) often have no spaces: there nothing is cut.
     """
     return 0 < place < len(text) and _in_word(text[place - 1]) and _in_word(text[place])
+
+
+def cuts_compound(text: str, place: int) -> bool:
+    """Whether `place` lies at a hyphen between letters: "non|-exclusive", "twenty-|five"."""
+    for hyphen in (place - 1, place):
+        if 0 < hyphen < len(text) - 1 and text[hyphen] in _HYPHENS:
+            return text[hyphen - 1].isalpha() and text[hyphen + 1].isalpha()
+    return False
 
 
 def cuts_number(text: str, place: int) -> bool:
@@ -36,36 +52,44 @@ def cuts_number(text: str, place: int) -> bool:
 
 
 def misleads(text: str, start: int, end: int) -> bool:
-    """Whether text[start:end] cuts a number or a negation, in digits or in words: "six" of "sixteen", "five" of
-    "twenty-five", "able" of "unable", "can" of "cannot". A single letter that is left of a word says nothing."""
-    if cuts_number(text, start) or cuts_number(text, end):
+    """Whether text[start:end] cuts a number or a negation: "60" of "160", "six" of "sixteen", "five" of
+    "twenty-five", "able" of "unable", "can" of "cannot".
+
+    Zeros before a number may be cut off, and a section's number at its dots: "Section 11" of "Section 11.2".
+    """
+    if cuts_number(text, start) and not _ZEROS.search(text[max(0, start - 20) : start]):
         return True
-    begin, stop = _word(text, start)
-    if begin < start < stop - 1 and (
-        _says(text[begin:stop]) or text[begin:start].lower() in NEGATING_PREFIXES
+    if cuts_number(text, end) and not (
+        "." in text[end - 1 : end + 1] and _SECTION.search(text[max(0, end - 40) : end].rstrip("."))
     ):
         return True
-    if begin == start and text[max(0, start - 1) : start] == "-" and start > 1:
+    begin, stop = _word(text, start)
+    if begin < start < stop and (_says(text[start:stop]) or text[begin:start].lower() in NEGATING_PREFIXES):
+        return True
+    if begin == start > 1 and text[start - 1] in _HYPHENS:
         before, _ = _word(text, start - 1)
         prefix = text[before : start - 1].lower()
         if prefix in ("non", "un") or (prefix in NUMBER_WORDS and text[start:stop].lower() in NUMBER_WORDS):
             return True
     begin, stop = _word(text, end)
-    if begin + 1 < end < stop and (_says(text[begin:stop]) or text[end:stop].lower() in _NEGATING_ENDS):
+    if begin < end < stop and (_says(text[begin:end]) or text[end:stop].lower() in _NEGATING_ENDS):
         return True
-    if end == stop and text[end : end + 1] == "-":
+    if begin < end == stop and text[end : end + 1] and text[end] in _HYPHENS:
         _, after = _word(text, end + 1)
         return text[begin:end].lower() in NUMBER_WORDS and text[end + 1 : after].lower() in NUMBER_WORDS
     return False
 
 
-def _says(word: str) -> bool:
-    word = word.lower()
-    return word in NEGATIONS or word in NUMBER_WORDS
+def _says(part: str) -> bool:
+    """Whether a part of a word reads as a number, or as the contrary of a negation that it was part of."""
+    part = part.lower()
+    return part in NUMBER_WORDS or part in _LEFT_OF_NEGATIONS
 
 
 def _in_word(char: str) -> bool:
-    return char.isascii() and char.isalnum() or unicodedata.category(char) in ("Lu", "Ll", "Lt", "Nd", "Mn")
+    if char.isascii():
+        return char.isalnum()
+    return unicodedata.category(char) in ("Lu", "Ll", "Lt", "Nd", "Mn")
 
 
 def _word(text: str, place: int) -> tuple[int, int]:

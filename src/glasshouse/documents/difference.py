@@ -24,7 +24,7 @@ SHOWN = 3
 LONGEST = 12
 """Words of one side of a change; of a longer one its first and last are shown."""
 
-_WORD = re.compile(r"\d+(?:[.,:/]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|\S")
+_WORD = re.compile(r"\d+(?:[.,:/]\d+)*|[^\W\d_]+(?:['’‐‑-][^\W\d_]+)*|\S")
 SIGNS = str.maketrans("‘’‚‛′`´“”„‟″«»‹›‐‑‒–—―−⁃", "'" * 7 + '"' * 7 + "''" + "-" * 8)
 
 
@@ -88,7 +88,9 @@ class _Words:
 
 
 def _is_weighty(word: str) -> bool:
-    return word[0].isdecimal() or word in NUMBER_WORDS or word in NEGATIONS or word.endswith("n't")
+    if word[0].isdecimal() or word.endswith("n't"):
+        return True
+    return any(part in NUMBER_WORDS or part in NEGATIONS for part in word.split("-"))
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _change(
     """Of one stretch of words that differs."""
     quote, source = said.between(*mine), stands.between(*theirs)
     if not why and quote and source:
-        if quote.casefold() == source.casefold():
+        if quote.lower() == source.lower():
             why = " (capitals)"
         elif typography(quote).casefold() == typography(source).casefold():
             why = " (typography)"

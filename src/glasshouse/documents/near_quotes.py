@@ -1,8 +1,8 @@
 """Where a quote stands that a text has not word for word: the place with the least edit distance.
 
 A text that is short beside its quote is searched whole and exactly. In a long one, four characters in a row
-that quote and text share vote for where the quote would begin (rare ones alone: the others say little), and
-around the places with most votes the search is exact. The index of a text's fours is made once.
+that quote and text share vote for where the quote would begin, the rare ones with more weight, and around the
+places with most votes the search is exact. The index of a text's fours is made once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from glasshouse.documents.difference import SIGNS
 from glasshouse.documents.edit_search import nearest
 
 GRAM = 4
@@ -27,89 +28,104 @@ PLACES = 6
 """Places that are looked at, those with most votes."""
 
 END = 256
-"""Characters of a long quote's beginning and end by which its two ends are found."""
+"""Characters of a long quote's beginning and end by which its two ends are found: that is fast."""
+
+SURE = 0.9
+"""Similarity from which ends found so are right; otherwise the whole quote is searched for."""
 
 
 class NearIndex:
-    """Of one text, in which case and typographic signs are folded away, character for character.
+    """Of one text. Capitals and typographic signs count only between places that are else equally near.
 
     `may_cut(place)`: whether a quote may begin or end there, and not in the middle of a word.
     """
 
     def __init__(self, text: str, may_cut: Callable[[int], bool]) -> None:
-        self._text, self._may_cut = text, may_cut
+        self._plain, self._text, self._may_cut = text, folded(text), may_cut
+        text = self._text
         self._codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         buckets = _buckets(self._codes)
         self._order = np.argsort(buckets, kind="stable").astype(np.int32)
-        self._starts = np.zeros(65537, dtype=np.int64)
-        np.cumsum(np.bincount(buckets, minlength=65536), out=self._starts[1:])
+        self._sorted = buckets[self._order]
 
     def find(self, quote: str, least: float) -> tuple[int, int, float] | None:
         """(start, end, similarity) of the nearest place, the first of several, or None below `least`.
 
         Similarity: 1 - Levenshtein distance / length of the longer one.
         """
-        best: tuple[float, int, int] | None = None
-        for begin, stop in self._windows(quote):
-            start, end = self._ends(quote, begin, stop)
-            if start >= end:
+        asked, quote = quote, folded(quote)
+        found: set[tuple[float, float, int, int]] = set()
+        best = least
+        for begin, stop, distance in self._windows(quote):
+            if 1 - distance / (len(quote) + distance) < best:
                 continue
-            start, end, similarity = self._fitted(quote, start, end)
-            if similarity >= least and (best is None or (similarity, -start) > (best[0], -best[1])):
-                best = similarity, start, end
-        return None if best is None else (best[1], best[2], best[0])
+            start, end, similarity = self._nearest(quote, begin, stop)
+            if similarity >= best:
+                exactly = Levenshtein.normalized_similarity(asked, self._plain[start:end])
+                found.add((similarity, exactly, -start, end))
+                best = similarity
+        if not found:
+            return None
+        similarity, _, start, end = max(found)
+        return -start, end, similarity
 
-    def _windows(self, quote: str) -> Iterator[tuple[int, int]]:
-        """Stretches of the text to look at."""
+    def _windows(self, quote: str) -> Iterator[tuple[int, int, int]]:
+        """Stretches of the text to look at, with the least distance that the quote can have there."""
         length, size = len(quote), len(self._text)
-        if size <= 4 * length:
-            yield 0, size
-            return
         if length <= SHORT:
             for end in _ends_of_short(quote, self._codes):
-                yield max(0, end - 2 * length), min(size, end + length)
+                yield max(0, end - 2 * length), min(size, end + length), 0
+            return
+        if size <= 4 * length:
+            yield 0, size, 0
             return
         room = length // 4 + GRAM
-        for place in self._votes(quote, room):
-            yield max(0, place - room), min(size, place + room + length + room)
+        for place, distance in self._votes(quote, room):
+            yield max(0, place - room), min(size, place + room + length + room), distance
 
-    def _votes(self, quote: str, width: int) -> list[int]:
-        """Where the quote would begin, those with most votes first; each right to `width` characters."""
-        grams = _buckets(np.frombuffer(quote.encode("utf-32-le", "surrogatepass"), dtype="<u4"))
-        counts = self._starts[grams.astype(np.int64) + 1] - self._starts[grams]
+    def _votes(self, quote: str, width: int) -> list[tuple[int, int]]:
+        """Where the quote would begin, right to `width` characters, those with most votes first; and the least
+        distance there: one edit spoils four fours at most, and the others that the text knows would be there.
+        """
+        codes = np.frombuffer(quote.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        grams, places = np.unique(_buckets(codes), return_index=True)  # each votes once, however often it stands
+        starts = np.searchsorted(self._sorted, grams)
+        counts = np.searchsorted(self._sorted, grams, side="right") - starts
         known = np.flatnonzero(counts)
         rare = known[np.argsort(counts[known], kind="stable")[:SEEDS]]
         if not rare.size:
             return []
-        begins = [
-            self._order[self._starts[grams[place]] : self._starts[int(grams[place]) + 1]] - place
-            for place in rare.tolist()
-        ]
-        bins = (np.concatenate(begins) + len(quote)) // width  # the shift keeps them from being negative
-        votes = np.bincount(bins)
+        found = [self._order[starts[gram] : starts[gram] + counts[gram]] for gram in rare.tolist()]
+        begins = np.concatenate([at - place for at, place in zip(found, places[rare].tolist(), strict=True)])
+        weights = np.repeat(counts[rare] ** -0.5, counts[rare])
+        bins = (begins + len(quote)) // width  # the shift: none is negative
+        votes, hits = np.bincount(bins, weights), np.bincount(bins)
         votes = votes + np.append(votes[1:], 0)  # a bin and the next: a place may lie across their border
-        most = int(votes.max())
-        if most < 2:
-            return []
+        hits = hits + np.append(hits[1:], 0)
         chosen: list[int] = []
-        for found in np.argsort(-votes, kind="stable")[: 4 * PLACES].tolist():
-            if 2 * votes[found] < most or len(chosen) == PLACES:
+        for number in np.argsort(-votes, kind="stable")[: 4 * PLACES].tolist():
+            if 3 * votes[number] < votes.max() or len(chosen) == PLACES:
                 break
-            if all(abs(found - other) > 1 for other in chosen):
-                chosen.append(found)
-        return [(found + 1) * width - len(quote) for found in chosen]
+            if all(abs(number - other) > 1 for other in chosen):
+                chosen.append(number)
+        return [
+            ((number + 1) * width - len(quote), max(0, -((int(hits[number]) - rare.size) // GRAM)))
+            for number in chosen
+        ]
 
-    def _ends(self, quote: str, begin: int, stop: int) -> tuple[int, int]:
-        """Of the part of text[begin:stop] that is nearest to the quote."""
+    def _nearest(self, quote: str, begin: int, stop: int) -> tuple[int, int, float]:
+        """The part of text[begin:stop] that is nearest to the quote, with its similarity."""
         window = self._text[begin:stop]
-        if len(quote) <= 2 * END:
-            start, end, _ = nearest(quote, window)
-            return begin + start, begin + end
-        room = len(window) - len(quote)
-        start, _, _ = nearest(quote[:END], window[: END + max(room, END)])
-        after = max(start, len(window) - END - max(room, END))
-        _, end, _ = nearest(quote[-END:], window[after:])
-        return begin + start, begin + after + end
+        if len(quote) > 2 * END:
+            room = max(len(window) - len(quote), END)
+            start, _, _ = nearest(quote[:END], window[: END + room])
+            after = max(start, len(window) - END - room)
+            _, end, _ = nearest(quote[-END:], window[after:])
+            found = self._fitted(quote, begin + start, begin + after + end)
+            if found[2] >= SURE:
+                return found
+        start, end, _ = nearest(quote, window)
+        return self._fitted(quote, begin + start, begin + end)
 
     def _fitted(self, quote: str, start: int, end: int) -> tuple[int, int, float]:
         """With both ends moved to where a word begins or ends, whichever is nearest to the quote."""
@@ -119,7 +135,9 @@ class NearIndex:
                 return 0.0
             return Levenshtein.normalized_similarity(quote, self._text[start:end])
 
-        for _ in range(2):
+        before = None
+        while before != (start, end):
+            before = start, end
             starts = [place for place in self._cuts_near(start) if self._text[place : place + 1] != " "]
             start = max(starts or [start], key=lambda place: (similarity(place, end), -place))
             ends = [place for place in self._cuts_near(end) if self._text[max(0, place - 1) : place] != " "]
@@ -138,6 +156,11 @@ class NearIndex:
                     left -= 1
                 other += step
         return found or [place]
+
+
+def folded(plain: str) -> str:
+    """Without capitals and typographic signs, character for character."""
+    return plain.translate(SIGNS).lower()
 
 
 def _buckets(codes: np.ndarray) -> np.ndarray:

@@ -18,13 +18,14 @@ with what the ellipsis leaves out as its difference.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from glasshouse.documents.cuts import cuts_number, cuts_word, misleads
-from glasshouse.documents.difference import SIGNS, difference, left_out
+from glasshouse.documents.cuts import cuts_compound, cuts_number, cuts_word, misleads
+from glasshouse.documents.difference import difference, left_out
 from glasshouse.documents.plain_form import PlainForm
 
 if TYPE_CHECKING:
@@ -74,13 +75,18 @@ class Source:
         self._form = PlainForm(text)
 
     def find(self, quote: str) -> Quote | None:
-        """Where it stands: verbatim, else nearest. None for what is nowhere, or has no letter and no digit."""
+        """Where it stands: verbatim, else nearest. None for what is nowhere, and for white space.
+
+        A quote without a letter and a digit is found verbatim or not at all.
+        """
         asked = PlainForm(quote).text.strip(" ")
-        if not any(map(str.isalnum, asked)):
+        if not asked:
             return None
         places = self._verbatim(asked)
         if places:
             return self._quote(places[0], times=len(places))
+        if not any(map(str.isalnum, asked)):
+            return None
         place = self._elided(asked) or self._near(asked)
         if place is None:
             return None
@@ -110,7 +116,7 @@ class Source:
         return whole or found
 
     def _near(self, asked: str) -> _Place | None:
-        found = self._index.find(_folded(asked), LEAST)
+        found = self._index.find(asked, LEAST)
         if found is None:
             return None
         start, end, similarity = found
@@ -134,26 +140,23 @@ class Source:
         if not chains:
             return None
         chain = min(chains, key=lambda chain: chain[-1].end - chain[0].start)
-        gaps = [self._form.text[one.end : other.start] for one, other in zip(chain, chain[1:], strict=False)]
+        gaps = [self._form.text[one.end : other.start] for one, other in itertools.pairwise(chain)]
         said = [at.difference for at in chain if at.difference]
         length = sum(map(len, parts))
         similarity = sum(at.similarity * len(part) for at, part in zip(chain, parts, strict=True)) / length
         return _Place(chain[0].start, chain[-1].end, similarity, "; ".join([*said, left_out(gaps)]))
 
     def _may_cut(self, place: int) -> bool:
+        """Whether a near quote's place may begin or end there: it is of whole words and numbers."""
         text = self._form.text
-        return self._form.whole(place) and not cuts_word(text, place) and not cuts_number(text, place)
+        cut = cuts_word(text, place) or cuts_number(text, place) or cuts_compound(text, place)
+        return not cut and self._form.whole(place)
 
     @cached_property
     def _index(self) -> NearIndex:
         from glasshouse.documents.near_quotes import NearIndex
 
-        return NearIndex(_folded(self._form.text), self._may_cut)
-
-
-def _folded(plain: str) -> str:
-    """Without capitals and typographic signs, character for character."""
-    return plain.translate(SIGNS).lower()
+        return NearIndex(self._form.text, self._may_cut)
 
 
 def _chain(first: _Place, later: list[list[_Place]]) -> list[_Place] | None:

@@ -70,10 +70,8 @@ async def parts(
     schema = 0 if llm.can.any_schema else _bytes(json.dumps(question.reply_schema(None)))
     again = 0 if llm.can.any_schema else room + HEADINGS  # a reply that is asked anew stands in the prompt
     text_bytes = _bytes(document.text)
-    free = llm.context is None or (
-        prompt_bound(empty) + schema + text_bytes + room + again <= llm.context
-        and text_bytes <= (chunk_tokens or LIMIT)
-    )  # even with a token for each byte
+    longest = prompt_bound(empty) + schema + text_bytes + room + again  # with a token for each byte
+    free = text_bytes <= (chunk_tokens or LIMIT) and (llm.context is None or longest <= llm.context)
     exact, count, overhead = await _counting(llm, empty, document.text, free)
     capacity = None
     if llm.context is not None:
@@ -148,10 +146,12 @@ async def _counting(
 
 async def _over(llm: LLM, question: Question, parts: Parts, schema: int, again: int) -> int:
     """Tokens by which the longest finished prompt is too long for the context."""
+    if llm.context is None:
+        return 0
     requests = [part_request(llm, question, parts, piece) for piece in parts.chunks]
     counts = await asyncio.gather(*(llm.count_tokens(request) for request in requests))
     longest = max(counts, default=0) + math.ceil(schema / BYTES_PER_TOKEN)
-    return longest + parts.room + again - (llm.context or longest + parts.room + again)
+    return longest + parts.room + again - llm.context
 
 
 def part_request(llm: LLM, question: Question, parts: Parts, piece: Chunk, sample: int = 0) -> Request:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 _LAST = re.compile(r"(\w+)([-\u00ad\u2010])$")
 _FIRST = re.compile(r"\w+")
 _NO_SPACE_AFTER = ("—", "/")  # signs after which a line may end inside a word or between two without a space
-_KEEP_THEIRS = frozenset("cross full half high long low mid non self short third well".split())
+_KEEP_THEIRS = frozenset(
+    ["cross", "full", "half", "high", "long", "low", "mid", "non", "self", "short", "third", "well"]
+)
 """First halves of compounds; few other words are broken after them."""
 
 Known = Callable[[str], bool]
@@ -50,10 +52,6 @@ def keeps_hyphen(head: str, tail: str, known: Known) -> bool:
     if known(whole):
         return False
     # Neither is written in a line: two words that each stand alone elsewhere are more likely a compound.
-    return (
-        head.lower() in _KEEP_THEIRS
-        or len(head) > 2
-        and len(tail) > 3
-        and known(head.lower())
-        and known(tail.lower())
+    return head.lower() in _KEEP_THEIRS or (
+        len(head) > 2 and len(tail) > 3 and known(head.lower()) and known(tail.lower())
     )

@@ -16,6 +16,7 @@ from glasshouse.files.pdf_words import Box
 _BULLET = re.compile(r"[•‣◦▪■□●○∙·–—*-]\s")
 _NUMBERED = re.compile(r"(?:\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)]|\d{1,3}(?:\.\d{1,3})+\.?)\s")
 _MARKER = re.compile(rf"(?:{_BULLET.pattern[:-2]}|{_NUMBERED.pattern[:-2]})$")
+_BROKEN = re.compile(r"\w[-\u00ad\u2010]$")
 _TERMINAL = re.compile(r"[.:;!?。！？][\"'”’)\]]*$")
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)\]]*$")
 _CAPTION = re.compile(r"(?:table|figure|fig\.|listing|chart)\s*[\dIVX]+\s*[.:]", re.I)
@@ -132,6 +133,8 @@ def _breaks(group: list[Line], line: Line, left: float, right: float, pitch: flo
     code = not body.fixed_pitch and before.fixed_pitch
     if code or (line.fixed_pitch and not body.fixed_pitch):
         return not (code and line.fixed_pitch)
+    if _BROKEN.search(before.text):
+        return False
     short = right - before.right > line.first_word + 1.3 * em  # the next word would have had room
     text = line.text
     if _BULLET.match(text):

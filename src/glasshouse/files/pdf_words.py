@@ -141,10 +141,8 @@ class _Reader:
             letters.append("-" if letter in _LINE_HYPHENS else letter)
             undecoded += (
                 code == 0xFFFD
-                or 0xE000 <= code < 0xF900
-                and code not in _BULLETS
-                or code < 0x20
-                and code != 2
+                or (0xE000 <= code < 0xF900 and code not in _BULLETS)
+                or (code < 0x20 and code != 2)
             )
         finish(line_end=True)
         return found
