@@ -10,17 +10,21 @@ import typer
 
 from glasshouse.cli import tables
 from glasshouse.cli.run import Data, Device, Json, MoreData, all_data
+from glasshouse.core.errors import UsageError
 
 
 class Suite(StrEnum):
     world = "world"
     text = "text"
+    documents = "documents"
 
 
 def register(app: typer.Typer) -> None:
-    app.command("eval", epilog="\b\nExample:\n  glasshouse eval runs/pocket-mini --suite world --set n=100")(
-        evaluate
-    )
+    app.command(
+        "eval",
+        epilog="\b\nExamples:\n  glasshouse eval runs/pocket-mini --suite world --set n=100\n"
+        "  glasshouse eval --suite documents --model ollama:qwen3 --data labelled --set n=20",
+    )(evaluate)
 
 
 def evaluate(
@@ -31,14 +35,28 @@ def evaluate(
     suite: Annotated[
         Suite | None,
         typer.Option(
-            "--suite", help="The invented world's probes, or bits per byte of text.", show_default="the run's"
+            "--suite",
+            help="The invented world's probes, bits per byte of text, or labelled documents.",
+            show_default="the run's",
+        ),
+    ] = None,
+    model_option: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="The same as MODEL; for documents any model: openai:NAME, ollama:NAME, ...",
+            show_default="MODEL",
         ),
     ] = None,
     data: Data = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="key=v", help="Change a setting: n, probes, text_bytes; may be repeated."
+            "--set",
+            metavar="key=v",
+            help="Change a setting: n, probes, text_bytes; of documents: n, seed, sets, fields, votes, "
+            "dollars, ...; may be repeated.",
         ),
     ] = None,
     out: Annotated[
@@ -48,10 +66,23 @@ def evaluate(
     json: Json = False,
     more: MoreData = None,
 ) -> None:
-    """Ask a model the probes, each with a 95% interval. --data names text for the suite `text`."""
+    """Ask a model the probes, each with a 95% interval.
+
+    --data names text for the suite `text`, and the folder of labelled documents for the suite `documents`.
+    """
     from glasshouse.core.storage import write_json
     from glasshouse.pipeline.evaluate import evaluate_model
 
+    if model is not None and model_option is not None:
+        raise UsageError("the model is named twice", where="eval", fix="leave MODEL or --model out")
+    model = model_option if model is None else model
+    if suite is Suite.documents:
+        from glasshouse.cli.evaluate_documents import evaluate_documents
+
+        if device is not None:
+            raise UsageError("the suite 'documents' takes no --device", where="eval", fix="leave it out")
+        evaluate_documents(model, all_data(data, more), settings or (), out, json)
+        return
     probes = evaluate_model(
         model, suite=suite, data=all_data(data, more), settings=settings or (), device=device
     )

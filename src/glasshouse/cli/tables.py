@@ -103,6 +103,24 @@ def show_probes(probes: Mapping[str, Mapping[str, Any]]) -> None:
     _print(table)
 
 
+def show_documents(name: str, figures: Mapping[str, Any]) -> None:
+    """The evaluation on one set of labelled documents, field by field."""
+    from glasshouse.documents.evaluation.table import COLUMNS, table_rows
+
+    failed = f", {figures['failed']} failed" if figures["failed"] else ""
+    typer.echo(f"\n{name}: {figures['documents']} documents{failed}, {figures['model']}, {figures['prompt']}")
+    table = _table(*COLUMNS, numbers=COLUMNS[1:])
+    for row in table_rows(figures):
+        table.add_row(*row)
+    _print(table)
+    for told in figures["calibration"]:
+        ece = told["ece"]
+        typer.echo(
+            f"calibrated on these labels: ECE {ece['value']:.3f} ({ece['low']:.3f} – {ece['high']:.3f}) "
+            f"on documents it was not fitted on, {told['rows']} values"
+        )
+
+
 def show_comparison(comparison: Comparison) -> None:
     first, second = comparison.names
     if comparison.settings:
