@@ -325,7 +325,7 @@ def test_truncated_files() -> None:
         try:
             document = read_pdf(data, "a.pdf")
         except DataError as error:
-            assert error.fix
+            assert error.fix  # noqa: PT017 - which of the two it is depends on where the cut falls
         else:
             assert any(flag.kind == "broken" for flag in document.flags)
             assert document.text.count("This line is seen") <= 20

@@ -157,7 +157,7 @@ class _Reader:
                     carried = text
                 else:
                     carried = ""
-                    yield replace(block, text=text)
+                    yield replace(block, text=text.strip())
                 for box in boxes:
                     yield from box
                 if (section := child.find(f"{W}pPr/{W}sectPr")) is not None:
@@ -191,10 +191,10 @@ class _Reader:
         self._fields = [begun for begun in self._fields if begun]  # no instruction goes beyond its paragraph
         if hidden := "".join(line.hidden).strip():
             self._hidden.append(hidden)
-        text = "".join(line.text).strip()
+        text = "".join(line.text).lstrip()
         outline = number(value(properties, "outlineLvl"))
         outline = style.outline if outline is None else outline
-        number_shown = before[0] + " " if before and before[0] and text else ""
+        number_shown = before[0] + " " if before and before[0] and text.strip() else ""
         if outline is not None and 0 <= outline < 9:
             return _Found(number_shown + text, "heading", outline + 1), line.boxes
         if before is not None:

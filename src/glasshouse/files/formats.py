@@ -130,7 +130,7 @@ def _binary_format(data: bytes, name: str) -> str | None:
 
 
 def _zip_format(data: bytes, name: str) -> str:
-    """What an archive holds, told from its first member or the names in its directory; nothing is unpacked."""
+    """What an archive holds, told from its first member or its directory; nothing is unpacked."""
     if data[30:38] == b"mimetype":
         size = int.from_bytes(data[22:26], "little")
         start = 38 + int.from_bytes(data[28:30], "little")
@@ -184,7 +184,7 @@ def _text_format(data: bytes, name: str) -> str:
 
 
 def _is_mail(text: str, suffix: str) -> bool:
-    """Whether a text begins with the headers of an e-mail; without that suffix, with some that only mail has."""
+    """Whether a text begins with headers of an e-mail; without the suffix, with some that only mail has."""
     names = set()
     for line in text.removeprefix("\ufeff").lstrip("\r\n").splitlines()[:200]:
         if not line.strip():

@@ -132,8 +132,8 @@ class _Child:
             if isinstance(error, DataError):
                 raise
             raise DataError(
-                f"the process that read this file died ({self._ending()}): the file is broken, made to do harm, "
-                f"or needs more than {self._memory >> 20} MiB of memory",
+                f"the process that read this file died ({self._ending()}): the file is broken, made to do "
+                f"harm, or needs more than {self._memory >> 20} MiB of memory",
                 where=path,
                 fix="leave it out, or save it again with the program that made it",
             ) from None

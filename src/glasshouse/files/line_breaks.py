@@ -28,8 +28,8 @@ def join_lines(lines: Iterable[str], known: Known) -> str:
 def join(text: str, line: str, known: Known) -> str:
     """A text and the line after it.
 
-    A hyphen at the end goes where both halves are small letters and together a word; it stays where the word is
-    written with one elsewhere in the document ("long-term"), before a capital and between figures.
+    A hyphen at the end goes where small letters follow it. It stays where the word is written with one
+    elsewhere in the document ("long-term"), before a capital and between figures.
     """
     broken, goes_on = _LAST.search(text), _FIRST.match(line)
     if broken and goes_on:

@@ -18,6 +18,8 @@ MAX_ATTACHMENTS = 50
 MAX_DEPTH = 3
 """E-mails attached to e-mails."""
 MAX_PARTS = 1_000
+MAX_NESTED = 100
+"""Parts that hold other parts: true e-mails have fewer than ten."""
 
 _SHOWN = ("From", "To", "Cc", "Date", "Subject")
 _METADATA = {"From": "author", "To": "to", "Date": "date", "Subject": "title"}
@@ -165,7 +167,7 @@ def _body(message: EmailMessage) -> EmailMessage | None:
 
 
 def _is_attachment(part: EmailMessage, message: EmailMessage) -> bool:
-    """Whether a part has a name or is an e-mail; the other form of the body, and pictures in it, do not count."""
+    """Whether a part has a name or is an e-mail; the other form of the body has none."""
     if part is message:
         return part.get_content_disposition() == "attachment"
     named = part.get_filename() is not None or part.get_content_disposition() == "attachment"
@@ -173,7 +175,7 @@ def _is_attachment(part: EmailMessage, message: EmailMessage) -> bool:
 
 
 def _name(part: EmailMessage, number: int) -> str:
-    name = " ".join((part.get_filename() or "").split())
+    name = _one_line(part.get_filename() or "")
     if name:
         return name
     return f"message-{number}.eml" if part.get_content_type() == "message/rfc822" else f"attachment-{number}"
@@ -183,10 +185,16 @@ def _header(message: EmailMessage, name: str) -> str:
     """The values of a header, decoded, on one line; of a broken one what can be read."""
     try:
         values = message.get_all(name, [])
-        return " ".join(", ".join(map(str, values)).split())
+        return _one_line(", ".join(map(str, values)))
     except (ValueError, IndexError, AttributeError, TypeError, LookupError):
         raw = [value for key, value in message.raw_items() if key.lower() == name.lower()]
-        return " ".join(" ".join(map(str, raw)).split())
+        return _one_line(" ".join(map(str, raw)))
+
+
+def _one_line(value: str) -> str:
+    """A header may be folded, and a broken one may hold control characters and bytes that are no text."""
+    value = value.encode("utf-8", "replace").decode()
+    return " ".join("".join(" " if letter < " " else letter for letter in value).split())
 
 
 def _text(part: EmailMessage) -> str:

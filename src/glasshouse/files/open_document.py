@@ -46,6 +46,7 @@ def read_document(data: bytes, name: str) -> Document:
     format = format_of(data, name)
     document = format.reader()(data, name)
     if has_wrong_extension(format, name):
-        what = f'the name ends in "{PurePath(name).suffix}", but the content is {format.name}; it was read as that'
+        suffix = PurePath(name).suffix
+        what = f'the name ends in "{suffix}", but the content is {format.name}; it was read as that'
         document = replace(document, flags=(Flag("wrong_extension", what), *document.flags))
     return document

@@ -1,4 +1,4 @@
-"""The words of a page as lines in reading order: columns one after the other, rows of tables from left to right.
+"""The words of a page as lines in reading order: columns one after the other, rows of tables from the left.
 
 The words' places decide, not their order in the file: words that follow each other on one line make a piece;
 a strip of white that pieces keep clear of, with running text on both sides, parts two columns; what goes

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import quantiles
 
 from glasshouse.files.document import Kind
@@ -107,9 +108,7 @@ def _groups(lines: Sequence[Line], body: Body) -> Iterator[list[Line]]:
         return
     right = sorted(line.right for line in lines)[int(0.95 * (len(lines) - 1))]
     left = sorted(line.left for line in lines)[int(0.05 * (len(lines) - 1))]
-    gaps = [
-        a.baseline - b.baseline for a, b in zip(lines, lines[1:], strict=False) if a.baseline > b.baseline
-    ]
+    gaps = [a.baseline - b.baseline for a, b in pairwise(lines) if a.baseline > b.baseline]
     pitch = quantiles(gaps, n=10)[2] if len(gaps) > 1 else 1.2 * lines[0].size
     group = [lines[0]]
     for line in lines[1:]:

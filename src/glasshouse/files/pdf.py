@@ -41,9 +41,9 @@ _FIRST_WORD = re.compile(r"\w+[^\w\s]*\s*")
 def read_pdf(data: bytes, name: str) -> Document:
     """The text of a PDF file as blocks with page (from 1) and box (points).
 
-    Words broken by a hyphen at the end of a line are whole; lines that run along the top and foot of pages are
-    "note" blocks that do not stand in the middle of a sentence. Text that a reader of the page cannot see is
-    left out and told in a flag. Raises DataError for a file that is encrypted, broken or without any text.
+    Words broken by a hyphen at the end of a line are whole; lines that run along the top and foot of pages
+    are "note" blocks that do not stand in the middle of a sentence. Text that a reader of the page cannot see
+    is left out and told in a flag. Raises DataError for a file that is encrypted, broken or without any text.
     """
     document = _open(data, name)
     try:

@@ -19,50 +19,86 @@ MAX_SIDE = 3_000
 CONTRAST = 16
 """Of 255: colours closer than this look the same."""
 SAME = 0.85
-"""Share of a word's box that has the word's own colour where the ground has it too: ink alone covers less."""
+"""Share of a word's box in the word's own colour from which the ground has it too: ink alone covers less."""
+_CLEAR = 64  # of 255: ink that differs so much from the mean of its box is seen, without looking closer
 
 
 def visible(page: pypdfium2.PdfPage, words: Sequence[Word]) -> list[bool]:
     """For each word, whether whoever looks at the page sees it.
 
-    Not seen is what stands off the page, is smaller than a point, has the colour of its ground, or is covered.
+    Not seen is what stands off the page, is smaller than a point, has the colour of its ground or is covered.
     Unpainted words count as seen where they lie over the ink of an image: they are a scan's recognized text.
     """
     if not words:
         return []
     picture = _Picture(page)
-    images = [box for box in _images(page)] if any(not word.style.painted for word in words) else []
+    images = _images(page) if any(not word.style.painted for word in words) else []
     return [_is_visible(word, picture, images) for word in words]
 
 
 def _is_visible(word: Word, picture: _Picture, images: list[Box]) -> bool:
     if word.style.size < MIN_SIZE:
         return False
-    left, bottom, right, top = word.box
     if not word.style.painted:
-        if not any(_inside(word.box, image) for image in images):
-            return False
-        slack = (top - bottom) / 2  # recognized words stand a little beside their ink
-        return picture.contrast((left - slack, bottom - slack, right + slack, top + slack)) >= CONTRAST
-    region = picture.region(word.box)
-    if region is None or _spread(region) < CONTRAST:
+        return _is_recognized(word, picture, images)
+    region, fill = picture.region(word.box), word.style.fill
+    if region is None:
         return False
-    return word.style.fill is None or _share_near(region, word.style.fill) < SAME
+    if fill is not None and _is_clear(region[:, :, 1], fill[1]):
+        return True
+    return _spread(region) >= CONTRAST and (fill is None or _share_near(region, fill) < SAME)
 
 
-def _inside(box: Box, image: Box) -> bool:
-    """Whether the middle of a box lies in an image."""
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return image[0] <= x <= image[2] and image[1] <= y <= image[3]
+def _is_clear(green: np.ndarray, ink: int) -> bool:
+    """Whether letters surely stand out, by one of the colours: most words end here, and it is fast.
+
+    Ink covers less than half of its box, so that the mean is near the ground.
+    """
+    ground = float(green.mean())
+    if abs(ground - ink) < _CLEAR:
+        return False
+    # Something of about the ink's colour has to be there: the letters may be covered.
+    return abs(ground - (float(green.min()) if ink < ground else float(green.max()))) >= _CLEAR
+
+
+def _is_recognized(word: Word, picture: _Picture, images: list[Box]) -> bool:
+    """Whether an unpainted word lies over the ink of an image."""
+    left, bottom, right, top = word.box
+    x, y = (left + right) / 2, (bottom + top) / 2
+    if not any(image[0] <= x <= image[2] and image[1] <= y <= image[3] for image in images):
+        return False
+    slack = (top - bottom) / 2  # recognized words stand a little beside their ink
+    region = picture.region((left - slack, bottom - slack, right + slack, top + slack))
+    return region is not None and _spread(region) >= CONTRAST
 
 
 def _images(page: pypdfium2.PdfPage) -> list[Box]:
+    """Where the images of a page lie, and the forms that hold one."""
+    import pypdfium2
     import pypdfium2.raw as pdfium
 
-    found = []
-    for image in page.get_objects(filter=(pdfium.FPDF_PAGEOBJ_IMAGE,), max_depth=5):
-        found.append(image.get_bounds())
+    found: list[Box] = []
+    for item in page.get_objects(filter=(pdfium.FPDF_PAGEOBJ_IMAGE, pdfium.FPDF_PAGEOBJ_FORM), max_depth=1):
+        if item.type == pdfium.FPDF_PAGEOBJ_FORM and not _holds_image(item):
+            continue
+        try:
+            found.append(item.get_bounds())
+        except pypdfium2.PdfiumError:
+            continue
     return found
+
+
+def _holds_image(form: pypdfium2.PdfObject, depth: int = 4) -> bool:
+    import pypdfium2.raw as pdfium
+
+    for place in range(min(pdfium.FPDFFormObj_CountObjects(form), 10_000)):
+        item = pdfium.FPDFFormObj_GetObject(form, place)
+        kind = pdfium.FPDFPageObj_GetType(item)
+        if kind == pdfium.FPDF_PAGEOBJ_IMAGE:
+            return True
+        if kind == pdfium.FPDF_PAGEOBJ_FORM and depth and _holds_image(item, depth - 1):
+            return True
+    return False
 
 
 def _spread(region: np.ndarray) -> int:
@@ -71,6 +107,7 @@ def _spread(region: np.ndarray) -> int:
 
 
 def _share_near(region: np.ndarray, colour: tuple[int, int, int]) -> float:
+    """The share of pixels that look like a colour."""
     import numpy as np
 
     distance = np.abs(region.astype(np.int16) - np.array(colour, np.int16)).max(axis=2)
@@ -78,49 +115,36 @@ def _share_near(region: np.ndarray, colour: tuple[int, int, int]) -> float:
 
 
 class _Picture:
-    """A page as pixels, and where a box of the page stands among them."""
+    """A page as pixels, and where a box of the page lies among them."""
 
     def __init__(self, page: pypdfium2.PdfPage) -> None:
         import pypdfium2.raw as pdfium
 
         width, height = page.get_size()
         scale = min(SCALE, MAX_SIDE / max(width, height, 1.0))
-        bitmap = page.render(scale=scale, rev_byteorder=True, optimize_mode=None)
-        self._pixels = bitmap.to_numpy()[:, :, :3]
+        self._pixels = page.render(scale=scale, rev_byteorder=True).to_numpy()[:, :, :3]
+        self._rows, self._columns = self._pixels.shape[:2]
+        fine = 1_000  # thousandths of a pixel: the call below gives whole numbers
+
+        def device(x: float, y: float) -> tuple[float, float]:
+            column, row = ctypes.c_int(), ctypes.c_int()
+            size = self._columns * fine, self._rows * fine
+            pdfium.FPDF_PageToDevice(page, 0, 0, *size, 0, x, y, ctypes.byref(column), ctypes.byref(row))
+            return column.value / fine, row.value / fine
+
         # Where three points of the page come to lie gives the way for all, whatever its rotation and crop.
-        x, y = ctypes.c_double(), ctypes.c_double()
-        fine = 1_000
-
-        def device(px: float, py: float) -> tuple[float, float]:
-            rows, columns = self._pixels.shape[:2]
-            dx, dy = ctypes.c_int(), ctypes.c_int()
-            pdfium.FPDF_PageToDevice(
-                page.raw, 0, 0, columns * fine, rows * fine, 0, px, py, ctypes.byref(dx), ctypes.byref(dy)
-            )
-            return dx.value / fine, dy.value / fine
-
-        del x, y
-        origin, right, up = device(0, 0), device(100, 0), device(0, 100)
-        self._origin = origin
-        self._x = ((right[0] - origin[0]) / 100, (right[1] - origin[1]) / 100)
-        self._y = ((up[0] - origin[0]) / 100, (up[1] - origin[1]) / 100)
+        self._origin, right, up = device(0, 0), device(100, 0), device(0, 100)
+        self._x = ((right[0] - self._origin[0]) / 100, (right[1] - self._origin[1]) / 100)
+        self._y = ((up[0] - self._origin[0]) / 100, (up[1] - self._origin[1]) / 100)
 
     def region(self, box: Box) -> np.ndarray | None:
         """The pixels of a box, (rows, columns, 3) uint8; None where its middle is off the page."""
-        corners = [self._pixel(x, y) for x in (box[0], box[2]) for y in (box[1], box[3])]
-        rows, columns = self._pixels.shape[:2]
-        left, right = min(x for x, _ in corners), max(x for x, _ in corners)
-        above, below = min(y for _, y in corners), max(y for _, y in corners)
-        if not (0 <= (left + right) / 2 < columns and 0 <= (above + below) / 2 < rows):
+        x, y = self._pixel(box[0], box[1])
+        u, v = self._pixel(box[2], box[3])
+        if not (0 <= (x + u) / 2 < self._columns and 0 <= (y + v) / 2 < self._rows):
             return None
-        first_row, first_column = max(int(above), 0), max(int(left), 0)
-        return self._pixels[
-            first_row : max(int(below), first_row) + 1, first_column : max(int(right), first_column) + 1
-        ]
-
-    def contrast(self, box: Box) -> int:
-        region = self.region(box)
-        return 0 if region is None else _spread(region)
+        above, left = max(int(min(y, v)), 0), max(int(min(x, u)), 0)
+        return self._pixels[above : int(max(y, v)) + 1, left : int(max(x, u)) + 1]
 
     def _pixel(self, x: float, y: float) -> tuple[float, float]:
         return (

@@ -22,8 +22,8 @@ _GRID = 6.0  # points: lines of different pages at one height
 def running_lines(pages: Sequence[Sequence[Line]]) -> list[set[int]]:
     """For each page the places in its list of lines that run along its top or foot.
 
-    These are a lone page number at the very edge, and a line that stands at the same height of many pages with
-    the same words, numbers aside.
+    These are a lone page number at the very edge, and a line that stands at the same height of many pages
+    with the same words, numbers aside.
     """
     edges = [_edge(lines) for lines in pages]
     counts = Counter(

@@ -310,11 +310,6 @@ def _read_text(data: bytes, name: str) -> Document:
     writer.finish()
     if not writer.builder.characters:
         raise DataError("the patent has no text", where=name, fix="check that the download is whole")
-    if writer.patents > 1:
-        flags = (
-            *flags,
-            Flag("broken", f"The file holds {writer.patents} patents, read one after the other."),
-        )
     return writer.builder.document(name, "uspto", metadata=writer.metadata, flags=flags)
 
 
