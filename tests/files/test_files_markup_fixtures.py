@@ -94,7 +94,7 @@ def test_a_hidden_block_of_a_real_page_is_flagged():
 def test_articles_have_their_sections():
     document = load(read_jats, "jats", "elife-56337.nxml")
     headings = {document.slice(block): block.level for block in document.blocks if block.kind == "heading"}
-    assert list(headings.items())[0] == (document.metadata["title"], 1)
+    assert next(iter(headings.items())) == (document.metadata["title"], 1)
     assert document.metadata["title"].startswith("KRAB-zinc finger protein gene expansion")
     assert headings["Abstract"] == headings["Introduction"] == headings["References"] == 2
     assert headings["ChIP-seq analysis"] == 3

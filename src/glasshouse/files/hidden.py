@@ -13,8 +13,8 @@ Color = tuple[float, float, float]  # red, green, blue, 0 to 255
 MAX_RULES = 5_000
 """Style rules kept of one page; only those that can hide text count."""
 
-MAX_CHECKS = 20_000_000
-"""Comparisons of an element with a rule in one page (about ten seconds); real pages need under a million."""
+MAX_CHECKS = 2_000_000
+"""Comparisons of an element with a rule in one page (some seconds); real pages need under 100,000."""
 
 WIDTH = 1280.0  # pixels of the window that media queries are answered for, as on a usual screen
 

@@ -39,7 +39,7 @@ _BLOCKS = frozenset(
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LISTS = frozenset({"ul", "ol", "dl", "dir", "menu"})
 _CELLS = frozenset({"td", "th"})
-_SPACE = re.compile(r"[ \t\n\r\f]+")
+_SPACE = re.compile(r"[ \t\n\r\f]{2,}|[\t\n\r\f]")  # what is not a single space already
 _DECLARED = re.compile(
     rb"""<meta\b[^>]{0,500}?charset\s*=\s*["']?\s*([\w.:-]+)|<\?xml\b[^>]{0,200}?encoding\s*=\s*["']([\w.-]+)""",
     re.IGNORECASE,
@@ -161,7 +161,7 @@ def _bounded_tags(text: str) -> str:
     for found in _TAG.finditer(text):
         if found.end() - found.start() > MAX_ATTRIBUTES:
             tag = found[0]
-            if sum(map(tag.count, " \t\n\r\f/=")) > 2 * MAX_ATTRIBUTES and len(tag.split()) > 2:
+            if sum(map(tag.count, " \t\n\r\f/=")) > 2 * MAX_ATTRIBUTES:
                 bare = re.match(r"<[a-zA-Z][\w:-]*", tag)
                 if bare is not None and _attributes(tag) > MAX_ATTRIBUTES:
                     parts += [text[kept : found.start()], bare[0]]

@@ -209,7 +209,8 @@ class _Writer:
 
     def _table_holder(self, holder: lxml.etree._Element) -> None:
         for table in holder.iter():
-            if local_name(table) in _TABLES:
+            inside = any(local_name(outer) in _TABLES for outer in table.iterancestors())
+            if local_name(table) in _TABLES and not inside:
                 self.add(_table(table), "table")
 
     def _claims(self, claims: lxml.etree._Element) -> None:
