@@ -70,7 +70,7 @@ WORD = st.text("abcdefghijäöüßéλж0123456789", min_size=1, max_size=8)
 LINE = st.lists(WORD, min_size=1, max_size=6).map(" ".join)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["paragraph", "heading", "list"]), LINE)

@@ -86,7 +86,7 @@ class _Found:
 class _Reader:
     def __init__(self, package: Package) -> None:
         self._package = package
-        self._part = package.main("document")
+        self._part, self._root = package.main("document")
         self._styles = Styles(self._related("styles"))
         self._numbers = Numbers(self._related("numbering"), self._styles)
         self._settings = self._related("settings")
@@ -98,7 +98,7 @@ class _Reader:
         self._pictures = False
 
     def read(self) -> Document:
-        root = self._package.xml(self._part)
+        root = self._root
         body = root.find(W + "body")
         if body is None:
             raise DataError("a Word file without a text", where=self._package.name, fix="copy it again")

@@ -12,7 +12,7 @@ from glasshouse.files.archive import open_archive, read_member
 from glasshouse.files.document import Builder, Document, Flag
 from glasshouse.files.odf_styles import DRAW, FO, OFFICE, PRESENTATION, STYLE, SVG, TABLE, Look, Styles
 from glasshouse.files.odf_styles import points as in_points
-from glasshouse.files.odf_text import DC, Found, Texts, table_rows
+from glasshouse.files.odf_text import ANNOTATIONS, DC, Found, Texts, table_rows
 from glasshouse.files.regions import coordinate, regions, sheet_place
 from glasshouse.files.visibility import WHITE
 from glasshouse.files.xml import parse_xml
@@ -261,7 +261,7 @@ class _Reader:
     ) -> Iterator[tuple[etree._Element, Found]]:
         """Each text with the shape, not in a group, that it stands in."""
         for shape in page:
-            if shape.tag == PRESENTATION + "notes" or not str(shape.tag).startswith((DRAW, OFFICE)):
+            if not str(shape.tag).startswith(DRAW) and shape.tag not in ANNOTATIONS:
                 continue
             texts.pictures |= next(shape.iter(DRAW + "image"), None) is not None
             for block in texts.blocks([shape], paper):

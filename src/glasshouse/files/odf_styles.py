@@ -154,10 +154,10 @@ class Counter:
             at = self._definition(place)
             form = "" if at is None else at.get(STYLE + "num-format", "")
             count = self._counts[place]
+            if count is None:  # a level that was skipped counts as begun
+                count = self._counts[place] = _start(at)
             if form:
-                numbers.append(
-                    shown_number(_start(at) if count is None else count, _FORMS.get(form, "decimal"))
-                )
+                numbers.append(shown_number(count, _FORMS.get(form, "decimal")))
         prefix, suffix = definition.get(STYLE + "num-prefix", ""), definition.get(STYLE + "num-suffix", "")
         return (prefix + ".".join(numbers) + suffix).strip()
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lxml import etree  # type: ignore[attr-defined]
 
 DC = "{http://purl.org/dc/elements/1.1/}"
+ANNOTATIONS = (OFFICE + "annotation", "{http://openoffice.org/2009/office}annotation")
 _XLINK = "{http://www.w3.org/1999/xlink}"
 _MATH = "{http://www.w3.org/1998/Math/MathML}"
 
@@ -67,6 +68,7 @@ class Found:
 class _List:
     counter: Counter | None
     level: int
+    start: str | None = None  # where the item that is open begins to count anew
     shown: bool = False  # whether the item that is open has shown its number
 
 
@@ -100,7 +102,7 @@ class Texts:
                 yield from self._table(child, behind)
             elif tag == TEXT + "section" and child.get(TEXT + "display") == "none":
                 self.hidden += [block.text for block in self.blocks(child, behind) if block.text]
-            elif tag == OFFICE + "annotation":
+            elif tag in ANNOTATIONS:
                 self._comment(child)
             elif tag in _SHAPES:
                 yield from self.shape(child, behind)
@@ -160,11 +162,14 @@ class Texts:
             number = self._number(within, text)
             yield Found(f"{number} {text}" if number else text, "list_item", within.level)
         else:
-            names = [style, *(found.get(STYLE + "name") for found in self._styles.chain("paragraph", style))]
-            if "Title" in names:
+            chain = self._styles.chain("paragraph", style)
+            names = {
+                (name or "").lower() for name in (style, *(found.get(STYLE + "name") for found in chain))
+            }
+            if "title" in names:
                 yield Found(text, "heading", 1)
             else:
-                yield Found(text, "caption" if "Caption" in names else "paragraph")
+                yield Found(text, "caption" if "caption" in names else "paragraph")
         yield from line.boxes
 
     def _number(self, within: _List, text: str) -> str:
@@ -172,7 +177,7 @@ class Texts:
         if within.shown or not text or within.counter is None:
             return ""
         within.shown = True
-        return within.counter.next(within.level)
+        return within.counter.next(within.level, within.start)
 
     def _list(self, element: etree._Element, behind: str | None, within: _List | None) -> Iterator[Found]:
         level = min(1 if within is None else within.level + 1, LEVELS)
@@ -192,11 +197,16 @@ class Texts:
             if item.tag == TEXT + "list-header":
                 yield from self.blocks(item, behind, _List(None, level))
             elif item.tag == TEXT + "list-item":
-                yield from self.blocks(item, behind, _List(counter, level))
+                yield from self.blocks(item, behind, _List(counter, level, item.get(TEXT + "start-value")))
 
     # Tables
 
     def _table(self, table: etree._Element, behind: str | None) -> Iterator[Found]:
+        cells = [cell for row in table_rows(table) for cell in row if cell.tag == TABLE + "table-cell"]
+        if len(cells) == 1 and cells[0].get(TABLE + "number-columns-repeated", "1") == "1":
+            look = self._styles.look("table-cell", cells[0].get(TABLE + "style-name"), Look())
+            yield from self.blocks(cells[0], look.background or behind)  # a frame around a text
+            return
         rows: list[list[str]] = []
         after: list[Found] = []
         for row in table_rows(table):
@@ -221,9 +231,6 @@ class Texts:
             )
             if any(texts):
                 rows += [texts] * max(times, 1)
-        if len(rows) == 1 and len(rows[0]) == 1 and not after:
-            yield Found(rows[0][0])  # a frame around a text
-            return
         yield Found("\n".join(" | ".join(row).rstrip(" |") for row in rows), "table")
         yield from after
 
@@ -250,7 +257,7 @@ class Texts:
                 self._inline(child, self._styles.look("text", child.get(TEXT + "style-name"), look), line)
             elif tag == TEXT + "note":
                 add(self._note(child, line.behind))
-            elif tag == OFFICE + "annotation":
+            elif tag in ANNOTATIONS:
                 self._comment(child)
             elif tag in (TEXT + "hidden-text", TEXT + "hidden-paragraph"):
                 if child.get(TEXT + "is-hidden") == "true":

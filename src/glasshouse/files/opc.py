@@ -73,13 +73,14 @@ class Package:
         _, target = self._relations(part).get(relation or "", ("", ""))
         return target if target in self else None
 
-    def main(self, root: str) -> str:
-        """The part that everything hangs on; raises DataError where its root element is not called `root`."""
+    def main(self, kind: str) -> tuple[str, etree._Element]:
+        """The part that everything hangs on, and its root; raises DataError where that is no <kind>."""
         for part in self.related("", "officeDocument"):
-            if self.xml(part).tag.rpartition("}")[2] == root:
-                return part
+            root = self.xml(part)
+            if str(root.tag).rpartition("}")[2] == kind:
+                return part, root
         raise DataError(
-            f"an Office file without the part <{root}>", where=self.name, fix="check what kind of file it is"
+            f"an Office file without the part <{kind}>", where=self.name, fix="check what kind of file it is"
         )
 
     def metadata(self) -> dict[str, str]:

@@ -93,9 +93,8 @@ class _Place:
 class _Reader:
     def __init__(self, package: Package) -> None:
         self._package = package
-        self._main = package.main("presentation")
+        self._main, root = package.main("presentation")
         self._inherited: dict[str, tuple[tuple[etree._Element, ...], Colors]] = {}
-        root = package.xml(self._main)
         self._slides = [
             part
             for slide in root.iterfind(f"{P}sldIdLst/{P}sldId")

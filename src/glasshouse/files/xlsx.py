@@ -76,8 +76,7 @@ class _Sheet:
 class _Reader:
     def __init__(self, package: Package) -> None:
         self._package = package
-        self._main = package.main("workbook")
-        root = package.xml(self._main)
+        self._main, root = package.main("workbook")
         properties = root.find(_S + "workbookPr")
         self._since_1904 = properties is not None and properties.get("date1904") in ("1", "true")
         self._sheets = [
