@@ -18,8 +18,8 @@ BEFORE_NAME = _words(
 BEFORE_NUMBER = _words(
     """
     no nos nr núm n° sec secs sect § art arts fig figs tab eq eqs eqn ch chap vol vols ed eds p pp pg pt para
-    paras cl ex exh exs sched app col cols l ll fn ser reg regs tel ext op jan feb mar apr jun jul aug sep sept
-    oct nov dec rm bldg
+    paras cl ex exh exs sched app col cols l ll fn ser reg regs tel ext op jan feb mar apr jun jul aug sep
+    sept oct nov dec rm bldg
     """
 )
 """Not the end where a number, a letter or a bracket follows: "No. 5", "Fig. A", "Sec. (b)"; but "No. That is
@@ -46,3 +46,11 @@ STARTERS = _words(
     """
 )
 """Words that, with a capital letter, begin sentences far more often than they stand in a name."""
+
+MONTHS = _words(
+    """
+    Januar Februar März April Mai Juni Juli August September Oktober November Dezember
+    januar februar marts april maj juni juli august september oktober november desember
+    """
+)
+"""A day's number with a full stop stands before them: "am 3. Mai"."""

@@ -1,12 +1,11 @@
 """A document cut into parts that fit a model, at the best boundaries that fit.
 
-The text is a tree: blocks, numbered sections inside them, sentences, clauses, words, characters. A part of
-the tree is taken apart only where it does not fit the limit as a whole, by the exact count: so no paragraph, no
-section inside one and no sentence that fits is ever cut. (A sentence that runs over a page break makes one
-paragraph of the two; where that is too long, the sentence stays whole.) What is left are units in a row, and a
-price for a cut before each of them: headings are cheap, the middle of a list is dear. Cuts are chosen so that
-the sum of prices, the number of chunks and the empty room in them are least together, which also makes their
-sizes even.
+The text is a tree: blocks, numbered sections inside them, sentences, clauses, words, characters. A part is
+taken apart only where it does not fit the limit as a whole, by the exact count: so no paragraph, no section
+inside one and no sentence that fits is ever cut. (A sentence that runs over a page break makes one paragraph
+of the two; where that is too long, the sentence stays whole.) What is left are units in a row, and a price
+for a cut before each of them: headings are cheap, the middle of a list is dear. Cuts are chosen so that
+prices, the number of chunks and the empty room in them are least together, which also makes sizes even.
 
 Tokens merge over borders, so that counts of pieces do not add up. They are only estimates for the plan; every
 chunk is counted as it stands, and where it is over the limit, the plan is made again with what that showed.
@@ -17,15 +16,18 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Callable, Iterable, Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from glasshouse.core.errors import DataError, UsageError
 from glasshouse.documents.sentences import (
     BRACKETED,
+    MARKER,
     SECTION,
     ends_alone,
     is_furniture,
+    is_title,
+    is_unfinished,
     runs_on,
     sentences,
     trimmed,
@@ -35,11 +37,12 @@ from glasshouse.files.document import Block, Document
 # What a cut costs, where one more chunk costs 1. They are choices, ordered by how much of the meaning goes
 # with the cut; that they cut few labelled clauses of contracts is measured (tests/accept/test_chunks.py).
 HEADING, HEADING_LEVEL = 0.0, 0.01  # before a heading, and for each level below the first
-SECTION_NUMBER = 0.05  # before "2.1 Fees", in a block or at its beginning
+SECTION_NUMBER = 0.05  # before "2 Fees", twice as much before "2.1", four times before "2.1.3"
 BLOCK = 0.12
 ITEM = 0.25  # before "(a)", a list item or a row
 SENTENCE = 0.5
-ATTACHED = 0.7  # after "as follows:", between a table and its caption
+ATTACHED = 0.7  # between a table and its caption, before a page's number
+UNFINISHED = 1.0  # between blocks, after "as follows:" or "; and"
 CLAUSE, COMMA = 1.5, 2.0
 AFTER_HEADING, WORD, CHARACTER = 3.0, 4.0, 8.0
 
@@ -92,8 +95,8 @@ def chunk(
 ) -> list[Chunk]:
     """Chunks of at most `limit` tokens, in order; a document that fits is one.
 
-    `count` tells the tokens of a text; it is called about three times a chunk, and once or twice more for each
-    side of its context. `context`: the most tokens of neighbouring sentences in `before` and in `after`; the
+    `count` tells the tokens of a text; it is called about three times a chunk, once or twice more for each
+    side of its context. `context`: the most tokens of neighbouring sentences in `before` and `after`; the
     first row of a table that began earlier stands in `before` besides. Raises UsageError for a limit below 1,
     DataError where a single character takes more than `limit`.
     """
@@ -160,11 +163,12 @@ class _Chunker:
                 while after < len(self.blocks) - 1 and after - place < 3 and self._furniture(after):
                     after += 1
                 block = self.blocks[after]
-                if block.kind != last.kind or not runs_on(self.text, last.end, block.start):
+                if block.kind != last.kind or not runs_on(self.text, last.start, last.end, block.start):
                     break
                 last, place = block, after + 1
             yield first.start, last.end, self._price(before, first), _LEVELS.get(first.kind, _TEXT)
-            before = last
+            if not self._furniture(place - 1):
+                before = last
 
     def _furniture(self, place: int) -> bool:
         block = self.blocks[place]
@@ -182,13 +186,15 @@ class _Chunker:
             self.text, block.start, block.end
         ):
             return ATTACHED
-        if runs_on(self.text, before.end, block.start):
+        if runs_on(self.text, before.start, before.end, block.start):
             return COMMA
-        if self.text[before.end - 1] == ":" or ends_alone(self.text, before.start, before.end):
+        if is_unfinished(self.text, before.start, before.end):
+            return UNFINISHED
+        if ends_alone(self.text, before.start, before.end):
             return ATTACHED
-        if SECTION.match(self.text, block.start):
-            return SECTION_NUMBER
-        return ITEM if block.kind == before.kind == "list_item" else BLOCK
+        if block.kind == before.kind == "list_item" or MARKER.match(self.text, block.start):
+            return _section_price(self.text, block.start) or ITEM
+        return BLOCK
 
     def _refined(self, unit: _Unit) -> Iterable[_Unit]:
         """The unit, or its parts where it does not fit as a whole."""
@@ -388,23 +394,29 @@ class _Chunker:
 
 
 def _by_section(chunker: _Chunker, unit: _Unit) -> list[tuple[int, int, float]]:
-    return _grouped(chunker, unit, SECTION, SECTION_NUMBER)
+    return _grouped(chunker, unit, SECTION)
 
 
 def _by_item(chunker: _Chunker, unit: _Unit) -> list[tuple[int, int, float]]:
-    return _grouped(chunker, unit, BRACKETED, ITEM)
+    return _grouped(chunker, unit, BRACKETED)
 
 
-def _grouped(
-    chunker: _Chunker, unit: _Unit, marker: re.Pattern[str], price: float
-) -> list[tuple[int, int, float]]:
+def _section_price(text: str, start: int) -> float | None:
+    """Of a cut before the number of a section, the more the deeper it is; None where none stands."""
+    number = SECTION.match(text, start)
+    return SECTION_NUMBER * 2 ** number[0].rstrip(".").count(".") if number else None
+
+
+def _grouped(chunker: _Chunker, unit: _Unit, marker: re.Pattern[str]) -> list[tuple[int, int, float]]:
     """Sentences, together with those that follow up to the next that begins with the marker."""
     parts: list[tuple[int, int, float]] = []
     for start, end, _ in _by_sentence(chunker, unit):
         if not parts:
             parts.append((start, end, unit.price))
         elif marker.match(chunker.text, start):
-            parts.append((start, end, price))
+            title = is_title(chunker.text, *parts[-1][:2])
+            price = _section_price(chunker.text, start) or ITEM
+            parts.append((start, end, AFTER_HEADING if title else price))
         else:
             parts[-1] = (parts[-1][0], end, parts[-1][2])
     return parts
@@ -413,7 +425,10 @@ def _grouped(
 def _by_sentence(chunker: _Chunker, unit: _Unit) -> list[tuple[int, int, float]]:
     text = chunker.text[unit.start : unit.end]
     spans = [(unit.start + start, unit.start + end) for start, end in sentences(text, chunker.abbreviations)]
-    return _priced(unit, spans, SENTENCE)
+    return [
+        (start, end, AFTER_HEADING if place and is_title(chunker.text, *spans[place - 1]) else price)
+        for place, (start, end, price) in enumerate(_priced(unit, spans, SENTENCE))
+    ]
 
 
 def _by_clause(chunker: _Chunker, unit: _Unit) -> list[tuple[int, int, float]]:
@@ -514,11 +529,10 @@ def _all_blocks(document: Document) -> list[Block]:
     blocks: list[Block] = []
     at = 0
     for block in [*document.blocks, Block("paragraph", len(document.text), len(document.text))]:
-        for kind, start, end in (("paragraph", at, block.start), (block.kind, block.start, block.end)):
-            start, end = trimmed(document.text, start, end)
+        for one in (Block("paragraph", at, block.start, block.page), block):
+            start, end = trimmed(document.text, one.start, one.end)
             if start < end:
-                same = (start, end) == (block.start, block.end)
-                blocks.append(block if same else Block(kind, start, end, block.page, block.level))
+                blocks.append(replace(one, start=start, end=end))
         at = max(at, block.end)
     return blocks
 

@@ -1,7 +1,7 @@
 """Where the sentences of a text begin and end, by rules.
 
 Made for English and for what documents do to it (numbered sections, lists, wrapped lines, page breaks inside
-a sentence, "Acme Inc."), and sane for other languages: their stops (。！？؟।) end a sentence, ¿ and ¡ open one.
+a sentence, "Acme Inc."), and sane for other languages: their stops (。！？؟।) end one, ¿ and ¡ open one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Set
 from itertools import pairwise
 
-from glasshouse.documents.abbreviations import BEFORE_NAME, BEFORE_NUMBER, STARTERS, WITHIN_NAME
+from glasshouse.documents.abbreviations import BEFORE_NAME, BEFORE_NUMBER, MONTHS, STARTERS, WITHIN_NAME
 
 _CLOSERS = "\"'”’»›)\\]}」』）】〉》"
 _OPENERS = "\"'“‘„«‹(\\[{¿¡「『（【〈《*_"
@@ -22,7 +22,7 @@ _STOP = re.compile(
 _PARAGRAPH = re.compile(r"[^\S\n]*\n[^\S\n]*\n\s*|\f\s*")
 _WORD_BEFORE = re.compile(r"[^\s(\[{“\"‘'«/—–,;]+\Z")
 _NEXT_WORD = re.compile(r"[\w'’-]+")
-_MARKER = re.compile(
+MARKER = re.compile(
     r"(?:[-*•·–—▪◦‣●○§¶]|[(\[]?(?:\d{1,3}(?:\.\d{1,3})*|[A-Za-z]|[ivxIVX]{1,5}|[a-z]{2})[.)\]]"
     r"|\d{1,3}(?:\.\d{1,3})+\.?|(?:ARTICLE|Article|SECTION|Section)\s+[\dIVX]+)(?=\s)"
 )
@@ -50,7 +50,7 @@ _FURNITURE = re.compile(
 
 _LEADS_ON = frozenset(
     re.findall(
-        r"\w+", "a an and any are as at be by for from in is its not of or such that the their to which with"
+        r"\w+", "a an and any are as at be by for from in is its not of or such that the their to which"
     )
 )
 """A page that breaks after one of these breaks a sentence."""
@@ -69,7 +69,10 @@ def sentences(text: str, abbreviations: Set[str] = frozenset()) -> list[tuple[in
 
 
 def _passages(text: str) -> list[tuple[int, int]]:
-    """Parts between line breaks that end a sentence."""
+    """Parts between line breaks that end a sentence.
+
+    A sentence that a page break runs through is one, with the page's number in it.
+    """
     parts: list[tuple[int, int]] = []
     at = 0
     for match in _PARAGRAPH.finditer(text):
@@ -78,8 +81,18 @@ def _passages(text: str) -> list[tuple[int, int]]:
     parts.append((at, len(text)))
     parts = [span for span in (trimmed(text, *part) for part in parts) if span[0] < span[1]]
     passages: list[tuple[int, int]] = []
-    for start, end in _rejoined(text, parts):
-        passages += _lines(text, start, end)
+    place = 0
+    while place < len(parts):
+        after = place
+        while passages and after < len(parts) - 1 and after - place < 3 and is_furniture(text, *parts[after]):
+            after += 1
+        on = bool(passages) and runs_on(text, *passages[-1], parts[after][0])
+        place = after if on else place
+        lines = _lines(text, *parts[place])
+        if on:
+            passages[-1] = (passages[-1][0], lines.pop(0)[1])
+        passages += lines
+        place += 1
     return passages
 
 
@@ -91,49 +104,47 @@ def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _rejoined(text: str, parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Paragraphs that are one sentence broken by a page become one, with the page's number between them."""
-    joined: list[tuple[int, int]] = []
-    place = 0
-    while place < len(parts):
-        start, end = parts[place]
-        place += 1
-        while place < len(parts):
-            after = place
-            while after < len(parts) - 1 and after - place < 3 and is_furniture(text, *parts[after]):
-                after += 1
-            if not runs_on(text, end, parts[after][0]):
-                break
-            end = parts[after][1]
-            place = after + 1
-        joined.append((start, end))
-    return joined
-
-
 def is_furniture(text: str, start: int, end: int) -> bool:
     """Whether a paragraph is only a page's number or its footer."""
     return end - start < 200 and _FURNITURE.fullmatch(text, start, end) is not None
 
 
-def runs_on(text: str, end: int, start: int) -> bool:
-    """Whether the sentence before `end` goes on at `start`, in the next paragraph."""
+def runs_on(text: str, begin: int, end: int, start: int) -> bool:
+    """Whether a paragraph's sentence (`text[begin:end]` ends with it) goes on at `start`, in the next one."""
     last = text[end - 1]
     if last in ".!?:;…。！？" or (last in "\"”')]" and text[end - 2 : end - 1] in ".!?:;"):
         return False
-    if _MARKER.match(text, start):
+    if MARKER.match(text, start):
         return False
     first = text[start]
     if first.islower():
         return True
     if last == ",":
         return first.isalpha() or first == "("
-    word = re.search(r"[^\W\d_]+\Z", text[max(0, end - 20) : end])
-    return word is not None and word[0] in _LEADS_ON
+    word = re.search(r"[^\W\d_]+\Z", text[max(begin, end - 20) : end])
+    if word is not None and word[0] in _LEADS_ON:
+        return True
+    over_page = start - end > 4 and end - begin > 80 and not text[end:start].isspace()
+    return over_page and word is not None and word[0].islower()
+
+
+def is_unfinished(text: str, start: int, end: int) -> bool:
+    """Whether more of the same list has to follow a paragraph: it ends in "as follows:", ";" or "and"."""
+    return text[end - 1] in ":;,：；，" or text[max(start, end - 4) : end].lower() in (" and", "; or", ", or")
 
 
 def ends_alone(text: str, start: int, end: int) -> bool:
     """Whether a short paragraph ends without a stop, as a heading does that a format does not know as one."""
     return end - start < 80 and text[end - 1] not in ".!?:;,…。！？" and not is_furniture(text, start, end)
+
+
+def is_title(text: str, start: int, end: int) -> bool:
+    """Whether a sentence is only the title of a numbered section: "2.1 Fees." """
+    return (
+        end - start < 80
+        and (SECTION.match(text, start) or BRACKETED.match(text, start)) is not None
+        and (len(text[start:end].split()) < 9)
+    )
 
 
 def _lines(text: str, start: int, end: int) -> list[tuple[int, int]]:
@@ -158,7 +169,7 @@ def _lines(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _own_line(text: str, before: tuple[int, int], line: tuple[int, int], widest: int) -> bool:
-    if _MARKER.match(text, line[0]) or " | " in text[slice(*line)] or " | " in text[slice(*before)]:
+    if MARKER.match(text, line[0]) or " | " in text[slice(*line)] or " | " in text[slice(*before)]:
         return True
     first, last = text[line[0]], text[before[1] - 1]
     if first.islower() or last in ",-–" or text[slice(*before)].rsplit(None, 1)[-1] in _LEADS_ON:
@@ -194,8 +205,8 @@ def _split(text: str, start: int, end: int, own: frozenset[str]) -> list[tuple[i
 
 def _ends(text: str, begin: int, match: re.Match[str], after: int, end: int, own: frozenset[str]) -> bool:
     """Whether a stop ends the sentence that began at `begin`; `after`: the next character but space."""
-    if match["wide"]:
-        return True
+    if match["wide"]:  # what somebody says stands inside of a sentence: 「本当？」と言った
+        return not (match["closers"] and "ぁ" <= text[after] <= "ゖ" and after == match.end())
     first = after
     while first < end and text[first] in _OPENING:
         first += 1
@@ -228,12 +239,14 @@ def _abbreviated(text: str, begin: int, dot: int, first: int, own: frozenset[str
     lower = word.lower()
     follows = _NEXT_WORD.match(text, first)
     starter = follows is not None and follows[0] in STARTERS
+    if word.isdigit():
+        return len(word) < 3 and follows is not None and follows[0] in MONTHS
     if lower in BEFORE_NAME:
         return True
     if lower in BEFORE_NUMBER and lower not in own:
         return _NUMBERED.match(text, first) is not None and not starter
     if lower in WITHIN_NAME or lower in own or _DOTTED.fullmatch(lower):
-        return not starter and _MARKER.match(text, first) is None
+        return not starter and MARKER.match(text, first) is None
     if len(word) == 1 and word.isalpha():
         return word.islower() or not starter
     return False
