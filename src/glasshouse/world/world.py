@@ -40,7 +40,7 @@ BYTES_PER_TOKEN = {
     "requests": 3.9,
     "chance": 4.5,
     "reports": 3.6,
-    "analyses": 3.4,
+    "analyses": 3.9,
 }
 """Measured with the 2,048-token vocabulary of the `pocket` recipe; turns token budgets into bytes of text."""
 
