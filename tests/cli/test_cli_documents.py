@@ -2,11 +2,12 @@
 
 import io
 import json
+import shutil
 import sys
 
 import pytest
 from tests.documents import folder_kills
-from tests.llm.scripted_server import Wire
+from tests.llm.scripted_server import Reply, Wire
 
 from glasshouse.documents.corrections import Corrections
 from glasshouse.files import read_examples, read_preferences
@@ -20,14 +21,22 @@ def wire():
     wire.stop()
 
 
+@pytest.fixture(scope="module")
+def analyzed(tmp_path_factory):
+    """A folder with results.jsonl of twelve reports, all fields of which are to be looked at."""
+    folder, wire = tmp_path_factory.mktemp("analyzed"), Wire()
+    folder_kills.write_reports(folder / "reports", 12)
+    folder_kills.model(wire, seconds=0.0)
+    process = folder_kills.start(folder, wire, "--votes", "1", "--min-confidence", "0.5")
+    error = process.communicate()[1]
+    wire.stop()
+    assert process.returncode == 0, error
+    return folder
+
+
 @pytest.fixture
-def results(glasshouse, wire, tmp_path):
-    """results.jsonl of twelve reports, all fields of which are to be looked at."""
-    folder_kills.write_reports(tmp_path / "reports", 12)
-    (tmp_path / "schema.json").write_text(json.dumps(folder_kills.SCHEMA))
-    line = ["analyze", "reports", "--task", "extraction", "--schema", "schema.json", "--domain", "general"]
-    done = glasshouse(*line, "--model", f"{wire.url}/v1#m", "--min-confidence", "0.5")
-    assert done.code == 0, done.err
+def results(glasshouse, analyzed, tmp_path):
+    shutil.copytree(analyzed, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture
@@ -107,6 +116,38 @@ def test_what_is_exported_is_read_by_the_readers_of_training(documents, wire, tm
         question, answer = example["messages"][-2:]
         assert json.loads(answer["content"])["town"]["value"] == "Oslo"
         assert "The seat is in" in question["content"]
+
+
+def promoted(documents, wire, monkeypatch, *, fell: bool):
+    """One model is wrong about every revenue, the other about none; the probes are another test's."""
+
+    def reply(asked):
+        value = json.loads(folder_kills.say(asked))
+        if asked.body["model"] == "old":
+            value["revenue"]["value"] = 0
+        return Reply(json.dumps(value))
+
+    def probes(model, settings):
+        value = 0.5 if fell and model.endswith("#new") else 0.9
+        return {"facts": {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 1000}}
+
+    wire.script(reply)
+    monkeypatch.setattr("glasshouse.pipeline.evaluate.evaluate_model", probes)
+    documents("correct", "results.jsonl", keys=["y"] * 40)
+    return documents("promote", f"{wire.url}/v1#old", f"{wire.url}/v1#new")
+
+
+def test_a_model_that_gains_on_what_was_corrected_is_promoted(documents, wire, monkeypatch):
+    result = promoted(documents, wire, monkeypatch, fell=False)
+    assert result.code == 0, result.out
+    assert result.out.startswith("promoted: ")
+    assert "extraction, general: 12 of 24 fields right before, 24 after" in result.out
+
+
+def test_but_not_where_a_probe_falls(documents, wire, monkeypatch):
+    result = promoted(documents, wire, monkeypatch, fell=True)
+    assert result.code == 1
+    assert result.out.startswith("not promoted: the probe facts fell")
 
 
 def test_too_few_judgements_cannot_be_calibrated(documents):

@@ -39,20 +39,20 @@ def write_reports(folder: Path, number: int) -> dict[str, dict[str, object]]:
     return truth
 
 
+def say(asked: Asked) -> str:
+    """What the document in a call says, as it was asked for."""
+    text = json.dumps(asked.body["messages"])
+    revenue, town = _REVENUE.findall(text)[-1], _TOWN.findall(text)[-1]  # examples stand before it
+    value = {
+        "revenue": {"quote": f"Revenue was ${revenue} million", "value": int(revenue)},
+        "town": {"quote": f"The seat is in {town}", "value": town},
+    }
+    return json.dumps(value)
+
+
 def model(wire: Wire, seconds: float = 0.02) -> None:
-    """Replies as the document says, after some time in which a kill may come."""
-
-    def reply(asked: Asked) -> Reply:
-        text = json.dumps(asked.body["messages"])
-        revenue, town = _REVENUE.search(text), _TOWN.search(text)
-        assert revenue is not None and town is not None  # noqa: PT018
-        value = {
-            "revenue": {"quote": revenue[0], "value": int(revenue[1])},
-            "town": {"quote": town[0], "value": town[1]},
-        }
-        return Reply(json.dumps(value), seconds=seconds)
-
-    wire.script(reply)
+    """Replies as the documents say, after some time in which a kill may come."""
+    wire.script(lambda asked: Reply(say(asked), seconds=seconds))
 
 
 def start(tmp_path: Path, wire: Wire, *options: str) -> subprocess.Popen[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -251,7 +252,7 @@ class _Asked:
 
             settings["corrections"] = state(self.corrections)
         job = Job(self.task, self.pack.name, self.schema, self.instructions, settings)
-        with GuardedReader() as reader:
+        with GuardedReader(workers=min(at_once, os.cpu_count() or 1)) as reader:
             outcome = analyze_documents(
                 found,
                 out,

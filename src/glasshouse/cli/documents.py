@@ -210,9 +210,12 @@ def promote(
     from glasshouse.pipeline.evaluate import evaluate_model
 
     cases = _cases(store)
-    answers = [_ask(_name(model), cases, domain) for model in (before, after)]
-    probes = [evaluate_model(model, settings=settings or ()) for model in (before, after)]
-    decision = decide(*answers, *probes)
+    decision = decide(
+        _ask(before, cases, domain),
+        _ask(after, cases, domain),
+        evaluate_model(before, settings=settings or ()),
+        evaluate_model(after, settings=settings or ()),
+    )
     if json:
         print_json(decision.model_dump(mode="json"))
     else:
