@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.documents.changed_clauses import Contract, changes, contracts, misplaced, reference, unshown
 
 from glasshouse.documents.quotes import Source
-from tests.documents.changed_clauses import Contract, changes, contracts, misplaced, reference, unshown
 
 pytestmark = [
     pytest.mark.accept,

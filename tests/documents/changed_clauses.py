@@ -47,8 +47,11 @@ def reference(text: str, clause: str) -> list[tuple[int, int]]:
     return [found.span() for found in re.finditer(r"\s+".join(map(re.escape, clause.split())), text)]
 
 
-NUMBERS = """one two three four five six seven eight nine ten eleven twelve fifteen twenty thirty sixty ninety
-hundred thousand million first second third fourth fifth""".split()
+_NUMBERS = """
+one two three four five six seven eight nine ten eleven twelve fifteen twenty thirty sixty ninety hundred
+thousand million first second third fourth fifth
+"""
+NUMBERS = _NUMBERS.split()
 
 Changer = Callable[[str, random.Random], tuple[str, str] | None]
 """Of a clause: the changed one and the word, or None where there is nothing of the kind to change."""
@@ -126,8 +129,8 @@ def with_for_without(clause: str, rng: random.Random) -> tuple[str, str] | None:
 
 
 def prefix_added(clause: str, rng: random.Random) -> tuple[str, str] | None:
-    words = r"\b(?:authorized|able|necessary|conditional|limited|reasonable|paid|restricted|exclusive|transferable)\b"
-    if (found := _one(clause, words, rng)) is None or found.group().isupper():
+    words = "authorized|able|necessary|conditional|limited|reasonable|paid|restricted|exclusive|transferable"
+    if (found := _one(clause, rf"\b(?:{words})\b", rng)) is None or found.group().isupper():
         return None
     bare = found.group()
     new = ("non-" if bare.lower() in ("exclusive", "transferable") else "un") + bare.lower()
@@ -135,7 +138,8 @@ def prefix_added(clause: str, rng: random.Random) -> tuple[str, str] | None:
 
 
 def prefix_removed(clause: str, rng: random.Random) -> tuple[str, str] | None:
-    words = r"\b(?:un(?=authorized|able|conditional|limited|reasonabl|paid|restricted)|non-(?=exclusive|transferable))(\w+)"
+    bare = "authorized|able|conditional|limited|reasonabl|paid|restricted"
+    words = rf"\b(?:un(?={bare})|non-(?=exclusive|transferable))(\w+)"
     if (found := _one(clause, words, rng)) is None:
         return None
     return _put(clause, *found.span(), found.group(1)), found.group(1)

@@ -7,12 +7,15 @@ import unicodedata
 
 from glasshouse.documents.difference import NEGATING_PREFIXES, NUMBER_WORDS
 
+_LONGEST = 24
+"""Letters on each side of a place that are looked at: more than any number or negation has."""
+
 _IN_NUMBERS = ".,:/"
 _MINUS = "-−–"
 _HYPHENS = "-‐‑"
 _ZEROS = re.compile(r"(?<![\d.,:])0+$")
 _SECTION = re.compile(
-    r"(?:\b(?:sections?|articles?|clauses?|paragraphs?|exhibits?|schedules?)|§|[.;:!?)]) ?(?<!\d)\d+(?:\.\d+)*$",
+    r"(?:\b(?:section|article|clause|paragraph|exhibit|schedule)s?|§|[.;:!?)]) ?(?<!\d)\d+(?:\.\d+)*$",
     re.IGNORECASE,
 )
 _LEFT_OF_NEGATIONS = ("or", "ever", "either", "thing", "body", "where", "with", "can", "less")
@@ -93,11 +96,11 @@ def _in_word(char: str) -> bool:
 
 
 def _word(text: str, place: int) -> tuple[int, int]:
-    """The letters around `place`, with apostrophes between them."""
+    """The letters around `place`, with apostrophes between them; of an endless word the part that matters."""
     start = end = place
-    while start > 0 and _letter(text, start - 1):
+    while start > max(0, place - _LONGEST) and _letter(text, start - 1):
         start -= 1
-    while end < len(text) and _letter(text, end):
+    while end < min(len(text), place + _LONGEST) and _letter(text, end):
         end += 1
     return start, end
 

@@ -7,15 +7,20 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
-NUMBER_WORDS = frozenset(
-    """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-    seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million
-    billion trillion dozen half third quarter first second fourth fifth sixth seventh eighth ninth tenth once
-    twice double triple % ‰ $ € £ ¥""".split()
-)
-NEGATIONS = frozenset(
-    """not no never none nor neither nothing nobody nowhere cannot without unless except excluding""".split()
-)
+_NUMBERS = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million
+billion trillion dozen half third quarter first second fourth fifth sixth seventh eighth ninth tenth once
+twice double triple
+% ‰ $ € £ ¥
+"""
+NUMBER_WORDS = frozenset(_NUMBERS.split())
+"""English, and signs that say what a number is of."""
+
+_NEGATIONS = """
+not no never none nor neither nothing nobody nowhere cannot without unless except excluding
+"""
+NEGATIONS = frozenset(_NEGATIONS.split())
 NEGATING_PREFIXES = ("un", "in", "im", "ir", "il", "non", "non-", "dis", "mis")
 
 SHOWN = 3
@@ -30,7 +35,14 @@ SIGNS = str.maketrans("‘’‚‛′`´“”„‟″«»‹›‐‑‒–�
 
 def typography(text: str) -> str:
     """With straight quotation marks, plain dashes and no ligatures."""
+    if text.isalnum() and text.isascii():
+        return text  # nearly every word
     return unicodedata.normalize("NFKC", text.translate(SIGNS))
+
+
+def folded(text: str) -> str:
+    """Without capitals and typographic signs, character for character; of a text in NFD."""
+    return text.translate(SIGNS).lower()
 
 
 def difference(quote: str, source: str) -> str:

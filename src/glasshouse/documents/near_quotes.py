@@ -1,18 +1,20 @@
 """Where a quote stands that a text has not word for word: the place with the least edit distance.
 
-A text that is short beside its quote is searched whole and exactly. In a long one, four characters in a row
-that quote and text share vote for where the quote would begin, the rare ones with more weight, and around the
-places with most votes the search is exact. The index of a text's fours is made once.
+Four characters in a row that quote and text share vote for where the quote would begin, the rare ones with
+more weight; around the places with most votes the search is exact. The index of a text's fours is made once.
+For a short quote, and in a text that is short beside its quote, the search is exact from end to end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from glasshouse.documents.difference import SIGNS
+from glasshouse.documents.difference import folded
 from glasshouse.documents.edit_search import nearest
 
 GRAM = 4
@@ -27,11 +29,21 @@ SEEDS = 256
 PLACES = 6
 """Places that are looked at, those with most votes."""
 
-END = 256
-"""Characters of a long quote's beginning and end by which its two ends are found: that is fast."""
+EXACT = 10_000
+"""Characters of a quote up to which the search is exact, whose time grows with their square."""
 
 SURE = 0.9
-"""Similarity from which ends found so are right; otherwise the whole quote is searched for."""
+"""Similarity from which the ends that the votes give are right; below, the search is exact."""
+
+
+class _Place(NamedTuple):
+    """Where to look: text[begin:stop]."""
+
+    begin: int
+    stop: int
+    distance: int = 0  # the least that the quote can have there
+    ends: Callable[[], tuple[int, int]] | None = None  # where the votes have the quote
+    whole: bool = False  # all of the text, for when the votes found nothing
 
 
 class NearIndex:
@@ -48,84 +60,87 @@ class NearIndex:
         self._order = np.argsort(buckets, kind="stable").astype(np.int32)
         self._sorted = buckets[self._order]
 
-    def find(self, quote: str, least: float) -> tuple[int, int, float] | None:
-        """(start, end, similarity) of the nearest place, the first of several, or None below `least`.
+    def find(self, quote: str, least: float) -> tuple[int, int] | None:
+        """(start, end) of the nearest place, the first of several, or None below `least`.
 
         Similarity: 1 - Levenshtein distance / length of the longer one.
         """
+        if len(self._text) < least * len(quote):
+            return None
         asked, quote = quote, folded(quote)
         found: set[tuple[float, float, int, int]] = set()
         best = least
-        for begin, stop, distance in self._windows(quote):
-            if 1 - distance / (len(quote) + distance) < best:
+        for place in self._places(quote):
+            if 1 - place.distance / (len(quote) + place.distance) < best:
                 continue
-            start, end, similarity = self._nearest(quote, begin, stop)
+            if place.whole and best >= SURE:
+                continue
+            start, end, similarity = self._nearest(quote, place)
             if similarity >= best:
                 exactly = Levenshtein.normalized_similarity(asked, self._plain[start:end])
                 found.add((similarity, exactly, -start, end))
                 best = similarity
         if not found:
             return None
-        similarity, _, start, end = max(found)
-        return -start, end, similarity
+        _, _, start, end = max(found)
+        return -start, end
 
-    def _windows(self, quote: str) -> Iterator[tuple[int, int, int]]:
-        """Stretches of the text to look at, with the least distance that the quote can have there."""
+    def _places(self, quote: str) -> Iterator[_Place]:
         length, size = len(quote), len(self._text)
         if length <= SHORT:
             for end in _ends_of_short(quote, self._codes):
-                yield max(0, end - 2 * length), min(size, end + length), 0
+                yield _Place(max(0, end - 2 * length), min(size, end + length))
             return
-        if size <= 4 * length:
-            yield 0, size, 0
-            return
-        room = length // 4 + GRAM
-        for place, distance in self._votes(quote, room):
-            yield max(0, place - room), min(size, place + room + length + room), distance
+        yield from self._voted(quote)
+        if size <= 4 * length and length <= EXACT:
+            yield _Place(0, size, whole=True)
 
-    def _votes(self, quote: str, width: int) -> list[tuple[int, int]]:
-        """Where the quote would begin, right to `width` characters, those with most votes first; and the least
-        distance there: one edit spoils four fours at most, and the others that the text knows would be there.
-        """
+    def _voted(self, quote: str) -> Iterator[_Place]:
+        """Those with most votes first."""
+        size, width = len(self._text), len(quote) // 4 + GRAM
         codes = np.frombuffer(quote.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        grams, places = np.unique(_buckets(codes), return_index=True)  # each votes once, however often it stands
+        grams, places = np.unique(_buckets(codes), return_index=True)  # those that repeat vote once
         starts = np.searchsorted(self._sorted, grams)
         counts = np.searchsorted(self._sorted, grams, side="right") - starts
         known = np.flatnonzero(counts)
         rare = known[np.argsort(counts[known], kind="stable")[:SEEDS]]
         if not rare.size:
-            return []
-        found = [self._order[starts[gram] : starts[gram] + counts[gram]] for gram in rare.tolist()]
-        begins = np.concatenate([at - place for at, place in zip(found, places[rare].tolist(), strict=True)])
-        weights = np.repeat(counts[rare] ** -0.5, counts[rare])
+            return
+        starts, counts, places = starts[rare], counts[rare], places[rare]
+        # The places of all of them in the text, one four after the other.
+        rows = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
+        voters = np.repeat(places, counts)
+        begins = self._order[rows] - voters
+        weights = np.repeat(counts**-0.5, counts)
         bins = (begins + len(quote)) // width  # the shift: none is negative
         votes, hits = np.bincount(bins, weights), np.bincount(bins)
         votes = votes + np.append(votes[1:], 0)  # a bin and the next: a place may lie across their border
         hits = hits + np.append(hits[1:], 0)
+        least = votes.max() / 3
         chosen: list[int] = []
         for number in np.argsort(-votes, kind="stable")[: 4 * PLACES].tolist():
-            if 3 * votes[number] < votes.max() or len(chosen) == PLACES:
+            if votes[number] < least or len(chosen) == PLACES:
                 break
-            if all(abs(number - other) > 1 for other in chosen):
-                chosen.append(number)
-        return [
-            ((number + 1) * width - len(quote), max(0, -((int(hits[number]) - rare.size) // GRAM)))
-            for number in chosen
-        ]
+            if any(abs(number - other) <= 1 for other in chosen):
+                continue
+            chosen.append(number)
+            begin = number * width - len(quote)
+            stop = begin + 3 * width + len(quote)
+            # One edit spoils four fours at most; the others that the text knows would be there.
+            distance = max(0, -((int(hits[number]) - rare.size) // GRAM))
+            ends = partial(_ends, len(quote), begins, voters, bins - number)
+            yield _Place(max(0, begin), min(size, stop), distance, ends)
 
-    def _nearest(self, quote: str, begin: int, stop: int) -> tuple[int, int, float]:
-        """The part of text[begin:stop] that is nearest to the quote, with its similarity."""
-        window = self._text[begin:stop]
-        if len(quote) > 2 * END:
-            room = max(len(window) - len(quote), END)
-            start, _, _ = nearest(quote[:END], window[: END + room])
-            after = max(start, len(window) - END - room)
-            _, end, _ = nearest(quote[-END:], window[after:])
-            found = self._fitted(quote, begin + start, begin + after + end)
-            if found[2] >= SURE:
-                return found
-        start, end, _ = nearest(quote, window)
-        return self._fitted(quote, begin + start, begin + end)
+    def _nearest(self, quote: str, place: _Place) -> tuple[int, int, float]:
+        """The part of the text nearest to the quote, with its similarity."""
+        if place.ends is not None:
+            start, end = place.ends()
+            if start < end:
+                found = self._fitted(quote, max(0, start), min(len(self._text), end))
+                if found[2] >= SURE or len(quote) > EXACT:
+                    return found
+        start, end, _ = nearest(quote, self._text[place.begin : place.stop])
+        return self._fitted(quote, place.begin + start, place.begin + end)
 
     def _fitted(self, quote: str, start: int, end: int) -> tuple[int, int, float]:
         """With both ends moved to where a word begins or ends, whichever is nearest to the quote."""
@@ -145,7 +160,7 @@ class NearIndex:
         return start, end, similarity(start, end)
 
     def _cuts_near(self, place: int) -> list[int]:
-        """Up to three places before and three after at which a quote may begin or end, and the place itself."""
+        """Where a quote may begin or end: the place itself, and up to three before it and three after."""
         size = len(self._text)
         found = [place] if self._may_cut(place) else []
         for step in (-1, 1):
@@ -158,9 +173,15 @@ class NearIndex:
         return found or [place]
 
 
-def folded(plain: str) -> str:
-    """Without capitals and typographic signs, character for character."""
-    return plain.translate(SIGNS).lower()
+def _ends(length: int, begins: np.ndarray, voters: np.ndarray, bins: np.ndarray) -> tuple[int, int]:
+    """Where a quote of `length` begins as its first fours in the bins 0 and 1 say, and where it ends as their
+    last do; a four that says what few others say is not heard."""
+    here = (bins == 0) | (bins == 1)
+    begins, voters = begins[here], voters[here]
+    _, numbers, counts = np.unique(begins, return_inverse=True, return_counts=True)
+    heard = counts[numbers] * 8 >= counts.max()
+    begins, voters = begins[heard], voters[heard]
+    return int(begins[np.argmin(voters)]), int(begins[np.argmax(voters)]) + length
 
 
 def _buckets(codes: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """A text in the form in which quotes are compared, with the way back to its own characters.
 
-Every run of white space (Unicode's, line breaks among it) is one space. Characters that nothing shows are left
-out: the soft hyphen, the zero-width space, the word joiner and the byte order mark. (Zero-width joiners stay: in
-some scripts they change letters.) What is left is in Unicode's form NFD, so that an `é` written as one character
-and one written as two are the same.
+Every run of white space (Unicode's, line breaks among it) is one space. Characters that nothing shows are
+left out: the soft hyphen, the zero-width space, the word joiner and the byte order mark. (Zero-width joiners
+stay: in some scripts they change letters.) What is left is in Unicode's form NFD, so that an `é` written as
+one character and one written as two are the same.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class PlainForm:
         decomposed = unicodedata.is_normalized("NFD", source)
         parts: list[str] = []
         length = 0
-        # Pieces of the plain form: where each begins, and the span of the original that it stands for. A piece
-        # as long as its span maps character by character; any other is taken whole.
+        # Pieces of the plain form: where each begins, and the span of the original that it stands for. A
+        # piece as long as its span maps character by character; any other is taken whole.
         self._at: list[int] = []
         self._spans: list[tuple[int, int]] = []
 

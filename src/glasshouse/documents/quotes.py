@@ -1,23 +1,25 @@
 """Whether a quote stands in a text, and where.
 
-    >>> find_quote("Either party may end\\nit with 60 days' notice.", "end it with 60 days'")
-    Quote(start=17, end=37, verbatim=True, text="end\\nit with 60 days'", similarity=1.0, difference=None, times=1)
+    >>> find_quote("Either party may end\\nit with 60 days' notice.", "end it with 60 days'").verbatim
+    True
     >>> find_quote("Either party may end it with 60 days' notice.", "end it with 30 days' notice").difference
     "'30 days' for '60 days'"
 
-Verbatim is a quote whose characters stand in the text one after the other, with white space where it has white
-space and none where it has none, whatever white space that is; see `plain_form` for characters that nothing
-shows. Everything else, were it only a capital letter or a curly quotation mark, is at most near, and its
-difference is named. Nor is it verbatim what cuts a number ("60" in "160" or in "60.5") or a negation ("able" in
-"unable", "can" in "cannot"): it would say something else. Other words may be cut.
+Verbatim is a quote whose characters stand in the text one after the other, with white space where it has
+white space and none where it has none, whatever white space that is; `plain_form` tells which characters do
+not count. Everything else, were it only a capital letter or a curly quotation mark, is at most near, and its
+difference is named. Nor is it verbatim what cuts a number ("60" of "160" or of "60.5") or a negation ("able"
+of "unable", "can" of "cannot"), since it would say something else: it is near, and its place holds the whole
+of what it cuts. Other words may be cut.
 
-Near is what is like a place in the text, to a similarity of at least `LEAST`: there the difference is shown.
-A quote with an ellipsis ("…", "...", "[...]") stands where its parts stand verbatim in their order, and is near,
-with what the ellipsis leaves out as its difference.
+Near is also what is like a place in the text, to a similarity of at least `LEAST`. A quote with an ellipsis
+("…", "...", "[...]") is near where its parts stand in their order, from the first to the last; what the
+ellipsis leaves out is told as its difference.
 """
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 from dataclasses import dataclass
@@ -25,14 +27,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from glasshouse.documents.cuts import cuts_compound, cuts_number, cuts_word, misleads
-from glasshouse.documents.difference import difference, left_out
+from glasshouse.documents.difference import difference, folded, left_out
 from glasshouse.documents.plain_form import PlainForm
 
 if TYPE_CHECKING:
     from glasshouse.documents.near_quotes import NearIndex
 
 LEAST = 0.7
-"""Of a near quote's similarity. Below, a quote is missing."""
+"""Of the similarity of a near quote, or of a part of one with an ellipsis. Below, it is missing."""
 
 LONGEST_GAP = 2000
 """Characters that one ellipsis may leave out."""
@@ -87,7 +89,7 @@ class Source:
             return self._quote(places[0], times=len(places))
         if not any(map(str.isalnum, asked)):
             return None
-        place = self._elided(asked) or self._near(asked)
+        place = self._misleading(asked) or self._elided(asked) or self._near(asked)
         if place is None:
             return None
         times = len(self._verbatim(self._form.text[place.start : place.end]))
@@ -115,14 +117,32 @@ class Source:
         whole = [at for at in found if not cuts_word(text, at.start) and not cuts_word(text, at.end)]
         return whole or found
 
+    def _misleading(self, asked: str) -> _Place | None:
+        """Of words that stand in the text and say something else there: with the whole of what they cut."""
+        text = self._form.text
+        start = text.find(asked)
+        if start < 0:
+            return None
+        end = start + len(asked)
+        while not self._may_cut(start):
+            start -= 1
+        while not self._may_cut(end):
+            end += 1
+        return self._place(asked, start, end)
+
     def _near(self, asked: str) -> _Place | None:
         found = self._index.find(asked, LEAST)
         if found is None:
             return None
-        start, end, similarity = found
-        return _Place(
-            start, end, similarity, difference(asked, self._form.text[start:end]) or "written otherwise"
-        )
+        return self._place(asked, *found)
+
+    def _place(self, asked: str, start: int, end: int) -> _Place:
+        """A near one."""
+        from rapidfuzz.distance import Levenshtein
+
+        stands = self._form.text[start:end]
+        similarity = Levenshtein.normalized_similarity(folded(asked), folded(stands))
+        return _Place(start, end, similarity, difference(asked, stands) or "written otherwise")
 
     def _elided(self, asked: str) -> _Place | None:
         """Of a quote with an ellipsis: from its first part to its last, over as little text as possible."""
@@ -164,8 +184,8 @@ def _chain(first: _Place, later: list[list[_Place]]) -> list[_Place] | None:
     chain = [first]
     for places in later:
         end = chain[-1].end
-        following = next((at for at in places if at.start >= end), None)
-        if following is None or following.start - end > LONGEST_GAP:
+        number = bisect.bisect_left(places, end, key=lambda place: place.start)
+        if number == len(places) or places[number].start - end > LONGEST_GAP:
             return None
-        chain.append(following)
+        chain.append(places[number])
     return chain
