@@ -51,7 +51,9 @@ SENTENCES = ["The cat sat on the mat.", "It rained.", "Who knows; perhaps, in th
              "(a) The buyer pays the price that was agreed on.", "Acme Inc. agreed", "x" * 40, "a, b, c, d, e, f, g, h",
              "多くの人が来た。本を読む。", "of the\nwrapped line", "Total | 5 | 6\nMore | 7 | 8"]  # fmt: skip
 BLOCKS = st.tuples(
-    st.sampled_from(["paragraph", "paragraph", "heading1", "heading2", "list_item", "table", "code", "caption"]),
+    st.sampled_from(
+        ["paragraph", "paragraph", "heading1", "heading2", "list_item", "table", "code", "caption"]
+    ),
     st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=12).map(" ".join),
 )
 
@@ -66,7 +68,9 @@ def test_any_document_at_any_limit(blocks: list[tuple[str, str]], limit: int) ->
             if block.start < part.start < block.end:
                 cut = document.slice(block)
                 units = [span for span in sentences(cut) if block.kind not in ("table", "code")]
-                units += [match.span() for match in re.finditer(r".+", cut) if block.kind in ("table", "code")]
+                units += [
+                    match.span() for match in re.finditer(r".+", cut) if block.kind in ("table", "code")
+                ]
                 inside = [span for span in units if span[0] < part.start - block.start < span[1]]
                 assert all(words(cut[slice(*span)].strip()) > limit for span in inside)
                 if not any(first < block.start < last or first < block.end < last
@@ -203,7 +207,12 @@ def test_a_count_that_the_estimates_cannot_foresee_still_keeps_the_limit() -> No
     def count(text: str) -> int:  # capital letters are dear, and pairs of them dearer
         return len(text.split()) + 9 * sum(letter.isupper() for letter in text) + 5 * text.count("QQ")
 
-    blocks = ["plain words here and there. " * 5, "QQQQ ABC. " * 6, "more plain words in a row. " * 8, "XYZ QQ " * 30]
+    blocks = [
+        "plain words here and there. " * 5,
+        "QQQQ ABC. " * 6,
+        "more plain words in a row. " * 8,
+        "XYZ QQ " * 30,
+    ]
     document = of(*blocks * 6)
     chunks = chunk(document, 120, count)
     assert all(count(part.text) <= 120 for part in chunks)

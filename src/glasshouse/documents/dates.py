@@ -23,7 +23,7 @@ _FORMS = tuple(
         rf"\b{_YEAR}\s*[- ]?Q(?P<quarter>[1-4])\b",
         rf"\b{_NAME},?\s+{_YEAR}\b",
         rf"\b{_YEAR}-(?P<number>[01]\d)\b",
-        rf"\b{_YEAR}\b",
+        rf"(?<![\d/.-]){_YEAR}\b",
     )
 )
 

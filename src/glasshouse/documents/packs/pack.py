@@ -5,7 +5,7 @@ A pack is a folder with a `pack.yaml` and, where it wants its own, prompts in `p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,6 +83,7 @@ def _read(folder: Path) -> Pack:
     content = load_yaml(file)
     if "prompts" in content:
         raise ConfigError("unknown key 'prompts'", where=file, fix="put prompts into a folder of that name")
+    _check_keys(content, [field.alias or name for name, field in Pack.model_fields.items()], str(file))
     content.setdefault("name", folder.resolve().name)
     if isinstance(content.get("checks"), list):
         content["checks"] = [_check(check, place, file) for place, check in enumerate(content["checks"])]
@@ -101,7 +102,17 @@ def _check(given: Any, place: int, file: Path) -> Check:
         close = nearest(str(kind), KINDS)
         fix = f"did you mean '{close}'?" if close else f"kinds: {', '.join(KINDS)}"
         raise ConfigError(f"no kind of rule is called '{kind}'", where=where, fix=fix)
+    _check_keys(given, KINDS[kind].model_fields, where)
     return KINDS[kind].parse(given, where)
+
+
+def _check_keys(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    """Before anything else: a misspelled key is more telling than the one that is missing for it."""
+    for key in given:
+        if key not in known:
+            close = nearest(str(key), known)
+            fix = f"did you mean '{close}'?" if close else f"known keys: {', '.join(known)}"
+            raise ConfigError(f"unknown key '{key}'", where=where, fix=fix)
 
 
 def _check_schema(schema: dict[str, Any], file: Path) -> None:
