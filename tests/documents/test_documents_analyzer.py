@@ -429,17 +429,19 @@ def test_a_context_that_the_prompt_fills_is_told(scripted, report, fields):
         Analyzer(scripted(context=200)).analyze(report, "extraction", schema=fields)
 
 
-def test_what_a_layer_takes_out_of_a_prompt_is_told(scripted, report, fields, pairs):
-    """The analyzer leaves nothing to cut; a layer with a smaller context of its own does."""
+def test_what_a_layer_takes_out_of_a_prompt_is_told(scripted, document, fields, pairs):
+    """The analyzer leaves nothing to cut; a layer with a smaller context than it tells does."""
     from glasshouse.llm import Fit
 
-    inner = scripted([pairs(**RIGHT)])
-    hidden = Fit(inner, context=900)
-
-    class Larger(Fit):
+    class Modest(Fit):
         context = None
 
-    llm = Larger(hidden)
-    result = Analyzer(llm).analyze(report, "extraction", schema=fields)
-    shortened = "left out" in inner.asked[0].messages[-1]["content"]
-    assert shortened == any(notice.kind == "prompt_cut" for notice in result.notices)
+        async def _fit(self, request):
+            self._context = 800
+            return await Fit(self.inner, context=800)._fit(request)
+
+    inner = scripted([pairs(**RIGHT)])
+    long = document(*[REVENUE, MARGIN, OUTLOOK] * 20)
+    result = Analyzer(Modest(inner)).analyze(long, "extraction", schema=fields)
+    assert "characters left out" in inner.asked[0].messages[-1]["content"]
+    assert any(notice.kind == "prompt_cut" and "lost" in notice.what for notice in result.notices)

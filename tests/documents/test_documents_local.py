@@ -8,8 +8,10 @@ import re
 
 import pytest
 from jsonschema_rs import validator_for
+from tests.files.words import fixture_file
 
 from glasshouse.documents.analyzer import Analyzer
+from glasshouse.documents.load import load
 from glasshouse.documents.quotable import quotable
 from glasshouse.documents.reply_schema import plain_schema, reply_schema
 from glasshouse.files.document import Builder
@@ -55,7 +57,7 @@ def page():
     builder.add("Third quarter", kind="heading", level=1, page=1)
     builder.add(
         'Revenue was 48.6 million\ncrowns in the third quarter. The board called it "a good quarter",\tby '
-        "its own measure. Zwölf Boxkämpfer jagen Viktor über den großen Sylter Deich. 売上は増えた。利益も増えた。",
+        "its own measure. Zwölf Boxkämpfer jagen Viktor über den Deich. 売上は増えた。利益も増えた。",
         page=1,
     )
     builder.add("Item | Now | Then\nRevenue | 48.6 | 45.0\nMargin | 14.2% | 15.1%", kind="table", page=2)
@@ -133,3 +135,19 @@ def test_parts_fit_the_engine_exactly(llm, page, document):
     assert result.success
     assert result.chunks > 1
     assert not any(notice.kind in ("prompt_cut", "tokens_estimated") for notice in result.notices)
+
+
+@pytest.mark.parametrize("task", ["summary", "extraction", "sentiment"])
+@pytest.mark.parametrize("name", ["docx/word_sample.docx", "md/wiki.md", "docx/word_tables.docx"])
+def test_the_same_on_real_files(llm, name, task):
+    """Word tables, headings, footnotes: what may be quoted is there verbatim, part by part."""
+    text = load(fixture_file("fixtures", *name.split("/")))
+    result = analyzed(llm, text, task, chunk_tokens=1500)
+    assert result.success
+    assert result.quotes_dropped == 0
+    assert not result.parsing_failed
+    assert all(part.success for part in result.chunk_results)
+    quotes = [quote for field in result.fields for quote in field.quotes]
+    for quote in quotes:
+        assert quote.status == "verbatim"
+        assert text.text[quote.start : quote.end] == quote.text

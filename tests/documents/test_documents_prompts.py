@@ -9,8 +9,10 @@ from glasshouse.documents.analyzer import Analyzer
 from glasshouse.documents.question import PROMPTS, Question, room_for_reply, template, told
 from glasshouse.documents.reply_schema import plain_schema, reply_schema
 from glasshouse.documents.result import TASKS
+from glasshouse.llm.interface import Capabilities
 from glasshouse.llm.prompts.lint import lint
 from glasshouse.llm.prompts.store import PromptStore
+from glasshouse.llm.prompts.template import Template
 
 NAMES = [*TASKS, "synthesis", "resolution", "schema"]
 
@@ -81,6 +83,15 @@ def test_a_pack_brings_its_own_prompt_and_may_leave_inputs_out(tmp_path, scripte
     assert told(template("extraction", analyzer.pack)).startswith("extraction@1 ")
 
 
-@pytest.mark.parametrize(("context", "room"), [(None, 4000), (100_000, 4000), (4096, 1024), (512, 128)])
-def test_room_for_a_reply_is_what_the_prompt_names_within_a_share_of_the_context(context, room):
-    assert room_for_reply(template("summary"), context) == room
+@pytest.mark.parametrize(
+    ("context", "room"), [(None, 4000), (100_000, 4000), (8000, 2000), (4096, 1024), (512, 128)]
+)
+def test_room_for_a_reply_is_what_the_prompt_names_within_a_share_of_the_context(scripted, context, room):
+    assert room_for_reply(template("summary"), scripted(context=context)) == room
+
+
+def test_a_prompt_for_a_small_context_keeps_the_room_it_names(scripted):
+    text = "---\nname: a\nversion: 1\nsettings: {max_new_tokens: 230}\n---\nHello."
+    ours = scripted(context=512, can=Capabilities(any_schema=True))  # never asks anew
+    assert room_for_reply(Template.parse(text), ours) == 230
+    assert room_for_reply(Template.parse(text), scripted(context=512)) == 128

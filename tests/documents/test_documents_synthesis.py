@@ -6,7 +6,7 @@ import re
 import pytest
 
 from glasshouse.documents.analyzer import Analyzer
-from glasshouse.documents.joining import feeling, join, plurality
+from glasshouse.documents.joining import disagreements, feeling, join, plurality
 from glasshouse.documents.synthesis import MOST
 from glasshouse.llm.errors import ServerFaultError
 from glasshouse.llm.interface import Capabilities
@@ -217,6 +217,42 @@ def test_rules_take_in_turn_and_nothing_twice():
     assert [claim["claim"] for claim in joined["claims"]] == ["c0", "c1", "c2"]
     assert (joined["logical_flow"], joined["overall"]) == ("Flow 0. Flow 1.", "Thin.")
     assert joined["gaps"] == ["gap", "gap 0", "gap 1"]
+
+
+def test_rules_name_what_parts_disagree_about_with_a_quote_of_each(scripted, document, shown):
+    def reply(request):
+        if request.labels["prompt"] == "synthesis":
+            return "no json"
+        quote = shown(request)
+        return json.dumps(classified("b" if "1702" in quote else "a", quote))
+
+    text = document(*SENTENCES[:4])
+    result = Analyzer(scripted([reply]), chunk_tokens=16).analyze(
+        text, "classification", schema={"enum": ["a", "b"]}
+    )
+    assert result.value is not None
+    assert result.value["primary"] == "a"
+    (found,) = result.contradictions
+    assert (found.path, found.values) == ("primary", ("a", "b"))
+    assert [quote.text for quote in found.quotes] == [SENTENCES[0], SENTENCES[2]]
+    assert "75% of the text" in found.resolution
+    assert {field.path: field.vote_share for field in result.fields}["primary"] == 0.75
+
+
+def test_rules_name_feelings_that_differ_about_one_thing():
+    def aspect(sentiment, quote):
+        return {"quote": quote, "aspect": "Price", "sentiment": sentiment}
+
+    values = [{"aspects": [aspect("negative", "q1")]}, {"aspects": [aspect("positive", "q2")]}]
+    joined = {"aspects": [aspect("mixed", "q1")]}
+    (found,) = disagreements("sentiment", values, [1, 1], joined)
+    assert (found.path, found.values, found.quotes) == (
+        "aspects[0].sentiment",
+        ("negative", "positive"),
+        ("q1", "q2"),
+    )
+    assert "mixed" in found.why
+    assert disagreements("sentiment", values[:1], [1], joined) == []
 
 
 @pytest.mark.parametrize("task", ["reasoning", "classification", "sentiment", "summary"])

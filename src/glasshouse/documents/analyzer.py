@@ -125,7 +125,8 @@ class Analyzer:
 
         `schema`: of extraction, a JSON Schema of the object that is wanted. Without one the fields are those
         of the domain, or, in the general domain, those that the model makes of the `instructions`. Of
-        classification, {"enum": [labels]} in place of the pack's labels. `instructions`: in words, what to look for or to heed, for any task.
+        classification, {"enum": [labels]} in place of the pack's labels. `instructions`: in words, what to
+        look for or to heed, for any task.
 
         What is wrong with the document or with replies is told in the result. Raises UsageError for settings
         that contradict each other, BudgetExceededError, NotAllowedError and NotAbleError: the next document
@@ -201,7 +202,7 @@ class Analyzer:
     async def _propose(self, llm: LLM, instructions: str) -> Schema:
         """Once for the same words, however many documents are analyzed."""
         known = self.proposed.get(instructions)
-        if known is None or (known.done() and known.exception() is not None):
+        if known is None or (known.done() and (known.cancelled() or known.exception() is not None)):
             work = propose(llm, template("schema", self.pack), instructions)
             known = self.proposed[instructions] = asyncio.ensure_future(work)
         return await asyncio.shield(known)

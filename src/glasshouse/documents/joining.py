@@ -7,6 +7,7 @@ every part, those with a quote first, and each once. Sentences of the parts stan
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -53,6 +54,57 @@ def join(task: Task, values: Sequence[dict[str, Any]], weights: Sequence[float])
         "emotions": _sentences("emotions", values),
         "overall": feeling([value["overall"] for value in values], weights),
     }
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Values of different parts, the chosen one first, each with the quote beside it, and why the first."""
+
+    path: str
+    values: tuple[str, ...]
+    quotes: tuple[str, ...]
+    why: str
+
+
+def disagreements(
+    task: Task, values: Sequence[dict[str, Any]], weights: Sequence[float], joined: dict[str, Any]
+) -> list[Disagreement]:
+    """Where parts choose differently about the same thing, and each gives a quote for it."""
+    if task == "classification":
+        total = sum(weights)
+        told = [(value["primary"], _first_quote(value["features"])) for value in values]
+        behind = sum(
+            w for value, w in zip(values, weights, strict=True) if value["primary"] == joined["primary"]
+        )
+        why = f"Parts with {behind / total:.0%} of the text say so, more than say anything else."
+        return _disagreement("primary", joined["primary"], told, why)
+    if task != "sentiment":
+        return []
+    by_aspect: dict[str, list[tuple[str, str]]] = {}
+    for aspect in (aspect for value in values for aspect in value["aspects"]):
+        by_aspect.setdefault(normal(aspect["aspect"]), []).append((aspect["sentiment"], aspect["quote"]))
+    found = []
+    for number, aspect in enumerate(joined["aspects"]):
+        told = by_aspect[normal(aspect["aspect"])]
+        why = f"Parts of the document feel differently about it; together that is {aspect['sentiment']}."
+        first = told[0][0]
+        found += _disagreement(f"aspects[{number}].sentiment", first, told, why)
+    return found
+
+
+def _disagreement(path: str, chosen: str, told: Sequence[tuple[str, str]], why: str) -> list[Disagreement]:
+    quotes: dict[str, str] = {}
+    for value, quote in told:
+        if quote:
+            quotes.setdefault(value, quote)
+    if len(quotes) < 2 or chosen not in quotes:
+        return []
+    order = [chosen, *(value for value in quotes if value != chosen)]
+    return [Disagreement(path, tuple(order), tuple(quotes[value] for value in order), why)]
+
+
+def _first_quote(features: Sequence[dict[str, Any]]) -> str:
+    return next((feature["quote"] for feature in features if feature["quote"]), "")
 
 
 def plurality(said: Sequence[Any], weights: Sequence[float]) -> Any:

@@ -35,7 +35,7 @@ async def propose(llm: LLM, template: Template, instructions: str) -> Schema:
     """Ask the model which fields the instructions name. Raises ConfigError where it gives none, and what the
     model raises."""
     request = template.render({"instructions": instructions})
-    room = room_for_reply(template, llm.context)
+    room = room_for_reply(template, llm)
     changed = request.model_copy(update={"max_new_tokens": room, "output_schema": None})
     try:
         reply = await structured(llm, changed, Proposal)

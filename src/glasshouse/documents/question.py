@@ -23,7 +23,7 @@ ROOM = 2000
 """Tokens kept for a reply whose prompt names none: an assumption."""
 
 SHARE = 4
-"""A reply is kept at most one part in so many of the context, unless its prompt was written for less."""
+"""A prompt that was not written for a small context has one part in so many of it for the reply."""
 
 
 def template(name: str, pack: Pack | None = None) -> Template:
@@ -97,9 +97,13 @@ HEAT = 0.7
 """Temperature of the samples after the first, as in llm/vote.py."""
 
 
-def room_for_reply(template: Template, context: int | None) -> int:
-    """Tokens kept for a reply: what its prompt names, within a share of a small context."""
+def room_for_reply(template: Template, llm: LLM) -> int:
+    """Tokens kept for a reply: what its prompt names, where the model's context has twice as much, or four
+    times where a reply may be asked anew and then stands in the prompt. Else the prompt was written for
+    larger contexts, and a share of this one is kept."""
     wanted = template.header.settings.max_new_tokens
     if "max_new_tokens" not in template.header.settings.model_fields_set:
         wanted = ROOM
-    return wanted if context is None else max(min(wanted, context // SHARE), 1)
+    if llm.context is None or wanted <= llm.context // (2 if llm.can.any_schema else SHARE):
+        return wanted
+    return max(llm.context // SHARE, 1)

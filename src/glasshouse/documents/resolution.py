@@ -115,7 +115,7 @@ async def _asked(
         "additionalProperties": False,
     }
     request = template.render({"field": field, "candidates": shown})
-    room = room_for_reply(template, llm.context)
+    room = room_for_reply(template, llm)
     if llm.context is not None and prompt_bound(request) + 2 * room > llm.context:
         return None
     try:

@@ -65,7 +65,7 @@ async def parts(
     abbreviations: Set[str] = frozenset(),
 ) -> Parts:
     """Raises ConfigError where the prompt alone leaves no room in the model's context."""
-    room = room_for_reply(question.template, llm.context)
+    room = room_for_reply(question.template, llm)
     empty = question.request(llm, room, "")
     schema = 0 if llm.can.any_schema else _bytes(json.dumps(question.reply_schema(None)))
     again = 0 if llm.can.any_schema else room + HEADINGS  # a reply that is asked anew stands in the prompt

@@ -17,7 +17,7 @@ from glasshouse.core.errors import GlasshouseError
 from glasshouse.documents.answers import Answer, answers
 from glasshouse.documents.asking import SETTINGS, Sure, all_of, sure_of
 from glasshouse.documents.equality import same
-from glasshouse.documents.joining import join
+from glasshouse.documents.joining import disagreements, join
 from glasshouse.documents.leaves import without_indices
 from glasshouse.documents.question import Question, room_for_reply
 from glasshouse.documents.reply_schema import Schema, choices, closed_object
@@ -86,10 +86,12 @@ async def synthesise(
 ) -> Synthesis:
     """The whole of two results or more. `llm`: None joins by rules alone."""
     tree = _Tree(llm, template, question)
-    nodes = [_leaf(tree, result) for result in results]
+    leaves = nodes = [_leaf(tree, result) for result in results]
     while len(nodes) > 1:
         groups = await _groups(tree, nodes)
         nodes = await all_of([_join(tree, group) for group in groups])
+    if tree.calls == 0:  # a model that joins names contradictions itself
+        _disagree(tree, leaves, nodes[0])
     return _whole(tree, nodes[0], results)
 
 
@@ -147,14 +149,15 @@ async def _fits(tree: _Tree, group: Sequence[_Node]) -> bool:
 
 def _request(tree: _Tree, llm: LLM, group: Sequence[_Node]) -> tuple[Request, Schema, int]:
     numbers = _numbers(tree, group)
-    result = tree.question.reply_schema(numbers or [""])
+    result = tree.question.reply_schema(numbers or [""])  # an enumeration of nothing is no schema
     definitions = result.pop("$defs", {})
     text = {"type": "string"}
-    number = {"enum": numbers}
+    number = {"enum": numbers or [""]}
     contradiction = closed_object({"about": text, "first": number, "second": number, "resolution": text})
-    properties: Schema = {"themes": {"type": "array", "items": text}}
-    if len(numbers) > 1:
-        properties["contradictions"] = {"type": "array", "items": contradiction}
+    properties: Schema = {
+        "themes": {"type": "array", "items": text},
+        "contradictions": {"type": "array", "items": contradiction},
+    }
     schema = {**closed_object({**properties, "result": result}), "$defs": definitions}
     parts = [
         json.dumps(
@@ -172,7 +175,7 @@ def _request(tree: _Tree, llm: LLM, group: Sequence[_Node]) -> tuple[Request, Sc
     }
     declared = tree.template.header.inputs
     request = tree.template.render({name: value for name, value in inputs.items() if name in declared})
-    room = room_for_reply(tree.template, llm.context)
+    room = room_for_reply(tree.template, llm)
     changes: dict[str, Any] = {"max_new_tokens": room, "temperature": 0.0, "output_schema": None}
     if llm.can.logprobs:
         changes["logprobs"] = 0
@@ -207,7 +210,7 @@ async def _join(tree: _Tree, group: Sequence[_Node]) -> _Node:
     except GlasshouseError as error:
         return _joined(tree, group, str(error))
     tree.calls += 1
-    for told in reply.value.get("contradictions", ()):
+    for told in reply.value["contradictions"]:
         _contradict(tree, told)
     value = reply.value["result"]
     sure = _sure(value, reply.value, reply.completion, choices(schema))
@@ -235,6 +238,18 @@ def _contradict(tree: _Tree, told: Mapping[str, str]) -> None:
             values=tuple(quote.text for quote in quotes),
             quotes=quotes,
             resolution=told["resolution"],
+        )
+
+
+def _disagree(tree: _Tree, leaves: Sequence[_Node], root: _Node) -> None:
+    """Contradictions between parts that rules have joined."""
+    values, weights = [leaf.value for leaf in leaves], [leaf.weight for leaf in leaves]
+    for found in disagreements(tree.question.task, values, weights, root.value):
+        tree.contradictions[frozenset((found.path,))] = Contradiction(
+            path=found.path,
+            values=found.values,
+            quotes=tuple(tree.quotes[number] for number in found.quotes),
+            resolution=found.why,
         )
 
 
