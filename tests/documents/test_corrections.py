@@ -183,7 +183,7 @@ def test_the_likest_texts_become_examples_and_never_the_text_itself(store):
     store.correct(document(), result(**WRONG), "sold", 1204, who="ann")
     found = store.examples("extraction", "general", TEXT, 2)
     assert [example["document"] for example in found] == [texts["loom.txt"], texts["mill.txt"]]
-    assert json.loads(found[-1]["reply"])["sold"] == {"quote": None, "value": 900}
+    assert json.loads(found[-1]["reply"])["sold"] == {"quote": texts["mill.txt"], "value": 900}
     assert store.examples("extraction", "legal", TEXT, 2) == []
     assert store.examples("extraction", "general", TEXT, 2, fields={"price"}) == []
     assert len(store.examples("extraction", "general", TEXT, 9, fields={"sold", "margin", "x"})) == 3

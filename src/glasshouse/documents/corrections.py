@@ -38,6 +38,7 @@ from glasshouse.documents.leaves import leaves, without_indices
 from glasshouse.documents.passage import passage
 from glasshouse.documents.replies import corrected, given, path_steps, pruned
 from glasshouse.documents.result import FieldResult, QuoteCheck, Result, Task
+from glasshouse.documents.stated import stated
 from glasshouse.files.document import Document
 
 HELD_OUT = 3
@@ -182,21 +183,21 @@ class Corrections:
         instructions: str | None = None,
     ) -> Correction:
         """Say what is right at `path` of a result; None: the document does not mention it. `quote`: where the
-        document says so. `schema` and `instructions`: what was asked for, if anything was.
+        document says so; by default the only sentence that states the value. `schema` and `instructions`:
+        what was asked for, if anything was.
 
         Raises UsageError for a path that the result does not have, and where document and result do not
         belong together.
         """
         _belongs(document, result)
         field = _field(result, path)
+        if quote is None and not same(field.value, right):
+            quote = stated(document, right)
         places = [
             (place.start, place.end)
             for place in (*([] if quote is None else [quote]), *field.quotes)
             if place.start is not None and place.end is not None
         ]
-        if quote is None and right is not None and not same(field.value, right):
-            found = document.text.find(str(right))
-            places = [(found, found + len(str(right)))] * (found >= 0) + places
         start, end = passage(document.text, places)
         reply = given(result, start, end)
         corrected(

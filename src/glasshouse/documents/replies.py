@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from glasshouse.core.errors import UsageError
+from glasshouse.documents.equality import same
 from glasshouse.documents.leaves import PAIR
 from glasshouse.documents.result import FieldResult, QuoteCheck, Result
 
@@ -43,7 +44,8 @@ def corrected(
     reply: dict[str, Any], path: str, value: Any, quote: str | None, *, pairs: bool
 ) -> dict[str, Any]:
     """The reply with another value at `path`; an item right after the last of a list is added to it. A quote
-    takes the place of the one beside the value; without one the value's own stays, unless it is now null.
+    takes the place of the one beside the value; without one that of an extraction stays only where the value
+    does, since it is no evidence of another.
     `pairs`: it is an extraction's, with {"quote", "value"}.
 
     Raises UsageError for a path that leads nowhere.
@@ -61,8 +63,8 @@ def corrected(
     if pairs:
         if not isinstance(old, dict) or set(old) != PAIR:
             raise _no_such(path)
-        kept = None if value is None else old["quote"] if quote is None else quote
-        here[last] = {"quote": kept, "value": value}
+        kept = old["quote"] if quote is None and value is not None and same(old["value"], value) else quote
+        here[last] = {"quote": None if value is None else kept, "value": value}
         return reply
     here[last] = value
     if quote is not None and isinstance(here, dict) and "quote" in here:

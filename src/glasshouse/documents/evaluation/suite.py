@@ -29,6 +29,7 @@ class SuiteConfig(Config):
     n: int = Field(20, ge=1)  # contracts, and questions
     seed: int = 0  # of the samples
     fields: tuple[str, ...] = cuad.FIELDS  # of cuad, by name; cuad.CATEGORIES has all 41
+    domain: str | None = None  # a pack's name or folder; None: legal for cuad, financial for tatqa
     votes: int = Field(1, ge=1)
     chunk_tokens: int | None = Field(None, ge=1)  # of a part of a document; None: what the context leaves
     at_once: int = Field(8, ge=1)  # calls of the model
@@ -48,7 +49,8 @@ def run_documents(llm: LLM, folder: str | Path, config: SuiteConfig) -> dict[str
     examples = {name: loaders[name]() for name in config.sets}
     reports = {}
     for name in config.sets:
-        analyzer = Analyzer(llm, domain=DOMAINS[name], votes=config.votes, chunk_tokens=config.chunk_tokens)
+        domain = config.domain or DOMAINS[name]
+        analyzer = Analyzer(llm, domain=domain, votes=config.votes, chunk_tokens=config.chunk_tokens)
         with bar(name, total=len(examples[name]), unit="doc") as progress:
             reports[name] = wait(evaluate(analyzer, examples[name], progress=progress.update))
     return reports
