@@ -9,7 +9,11 @@ from collections.abc import Sequence
 FONTS = b"""<< /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding
 << /Type /Encoding /BaseEncoding /WinAnsiEncoding /Differences [1 /fi /fl] >> >>
 /F2 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica-Bold /Encoding /WinAnsiEncoding >>
-/F3 << /Type /Font /Subtype /Type1 /BaseFont /Courier /Encoding /WinAnsiEncoding >> >>"""
+/F3 << /Type /Font /Subtype /Type1 /BaseFont /Courier /Encoding /WinAnsiEncoding >>
+/F4 << /Type /Font /Subtype /Type3 /FontBBox [0 0 8 8] /FontMatrix [1 0 0 1 0 0] /Resources << >>
+/CharProcs << /a 9999 0 R >> /Encoding << /Type /Encoding /Differences [97 /a] >>
+/FirstChar 97 /LastChar 97 /Widths [9] >> >>"""
+DRAWN = b"9 0 0 0 8 8 d1 0 0 3 8 re f 5 0 3 8 re f"  # the letter of F4: two bars
 PAD = bytes.fromhex("28BF4E5E4E758A4164004E56FFFA01082E2E00B6D0683E802F0CA9FE6453697A")
 
 
@@ -31,7 +35,8 @@ def lines(
 def make_pdf(
     pages: Sequence[str],
     *,
-    image: tuple[int, int, bytes] | None = None,  # width, height, grey values; drawn by "/Im1 Do"
+    image: tuple[int, int, bytes] | None = None,  # width, height, grey values; "/Im1 Do", full page "/Fm1 Do"
+    note: str = "",  # a box with words that lies over the first page, as viewers add them
     rotate: int = 0,
     box: str = "0 0 612 792",
     compress: bool = False,
@@ -52,23 +57,34 @@ def make_pdf(
 
     objects: dict[int, bytes] = {1: b"<< /Type /Catalog /Pages 2 0 R >>"}
     resources = b"/Font 3 0 R /ExtGState << /Clear << /ca 0 >> >>"
-    objects[3] = FONTS
+    objects[3] = FONTS.replace(b"9999", b"%d" % (9 + 2 * len(pages)))
+    objects[9 + 2 * len(pages)] = stream(9 + 2 * len(pages), b"", DRAWN)
     if image is not None:
         width, height, grey = image
         header = b"/Type /XObject /Subtype /Image /Width %d /Height %d" % (width, height)
         objects[4] = stream(4, header + b" /ColorSpace /DeviceGray /BitsPerComponent 8", grey)
-        resources += b" /XObject << /Im1 4 0 R >>"
+        last = 5 + 2 * len(pages)
+        form = b"/Type /XObject /Subtype /Form /BBox [0 0 612 792] /Resources << /XObject << /Im1 4 0 R >> >>"
+        objects[last] = stream(last, form, b"q 612 0 0 792 0 0 cm /Im1 Do Q")
+        resources += b" /XObject << /Im1 4 0 R /Fm1 %d 0 R >>" % last
     kids = []
+    if note:
+        last = 7 + 2 * len(pages)
+        header = b"/Type /XObject /Subtype /Form /BBox [0 0 328 30] /Resources << /Font 3 0 R >>"
+        objects[last] = stream(last, header, text(note, 5, 10).encode())
+        look = b"/F 4 /DA () /AP << /N %d 0 R >>" % last
+        objects[last + 1] = b"<< /Type /Annot /Subtype /FreeText /Rect [72 300 400 330] %s >>" % look
     for place, content in enumerate(pages):
         page, stream_number = 5 + 2 * place, 6 + 2 * place
         kids.append(b"%d 0 R" % page)
         if not shared or place == 0:
             objects[stream_number] = stream(stream_number, b"", content.encode("latin-1"))
         shown = 6 if shared else stream_number
-        objects[page] = (
-            b"<< /Type /Page /Parent 2 0 R /MediaBox [%s] /Rotate %d /Resources << %s >> /Contents %d 0 R >>"
-            % (box.encode(), rotate, resources, shown)
-        )
+        notes = b"/Annots [%d 0 R]" % (8 + 2 * len(pages)) if note and place == 0 else b""
+        objects[page] = b"<< /Type /Page /Parent 2 0 R /MediaBox [%s] /Rotate %d" % (
+            box.encode(),
+            rotate,
+        ) + b" /Resources << %s >> /Contents %d 0 R %s >>" % (resources, shown, notes)
     objects[2] = b"<< /Type /Pages /Count %d /Kids [%s] >>" % (len(pages), b" ".join(kids))
     if encrypt:
         objects[max(objects) + 1] = encrypt

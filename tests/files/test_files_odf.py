@@ -197,8 +197,7 @@ def test_text_boxes_equations_and_charts() -> None:
         '<style:text-properties text:display="none"/>',
         '<style:text-properties fo:color="#ffffff"/>',
         '<style:text-properties fo:font-size="1pt"/>',
-        '<style:paragraph-properties fo:background-color="#123456"/>'
-        '<style:text-properties fo:color="#123457"/>',
+        '<style:text-properties fo:background-color="#123456" fo:color="#123457"/>',
     ],
 )
 def test_hidden_words_of_a_text_are_told_and_left_out(properties: str) -> None:

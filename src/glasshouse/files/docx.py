@@ -5,6 +5,7 @@ A Word file has no pages of its own: a place is "paragraph 12" or "table 2", cou
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,9 @@ _SIGNS = {
     W + "cr": "\n",
     W + "noBreakHyphen": "-",
 }
+
+_MAX_SPAN = 32
+"""Columns that a merged cell is shown to cover."""
 
 _WINGDINGS = {
     0x6F: "☐",
@@ -92,6 +96,7 @@ class _Reader:
         self._settings = self._related("settings")
         self._fields: list[bool] = []  # of each field that is open: whether its result has begun
         self._notes: list[tuple[str, str]] = []  # kind and id, as they are pointed at
+        self._marks: Counter[str] = Counter()  # how many notes of a kind
         self._hidden: list[str] = []
         self._foreign = 0  # parts of other formats
         self._sections: list[etree._Element] = []
@@ -233,10 +238,10 @@ class _Reader:
             about = row.find(W + "trPr")
             if about is not None and about.find(W + "del") is not None:
                 continue
-            texts = [""] * min(number(value(about, "gridBefore")) or 0, 100)
+            texts = [""] * min(number(value(about, "gridBefore")) or 0, _MAX_SPAN)
             for cell in _children(row, "tc"):
                 tc = cell.find(W + "tcPr")
-                wide = min(max(number(value(tc, "gridSpan")) or 1, 1), 100)
+                wide = min(max(number(value(tc, "gridSpan")) or 1, 1), _MAX_SPAN)
                 found = list(self._blocks(cell, shading(tc) or behind))
                 if _goes_on(tc):
                     found = []  # Word shows what stands in the first of the merged cells
@@ -357,16 +362,16 @@ class _Reader:
         if reference.get(W + "customMarkFollows") in ("1", "true", "on"):
             return ""
         self._notes.append((kind, reference.get(W + "id") or ""))
-        return f"[{self._mark(kind)}]"
+        self._marks[kind] += 1
+        return f"[{self._mark(kind, self._marks[kind])}]"
 
-    def _mark(self, kind: str) -> str:
-        count = sum(found == kind for found, _ in self._notes)
+    def _mark(self, kind: str, count: int) -> str:
         form = None if self._settings is None else value(self._settings.find(f"{W}{kind}Pr"), "numFmt")
         return shown_number(count, form or ("decimal" if kind == "footnote" else "lowerRoman"))
 
     def _all_notes(self) -> Iterator[tuple[str, str]]:
         """Foot- and endnotes in the order of their marks; those without a mark of Word's last."""
-        pointed, self._notes = self._notes, []
+        pointed = list(self._notes)
         for kind in ("footnote", "endnote"):
             for part in self._package.related(self._part, kind + "s"):
                 notes = {
@@ -375,9 +380,8 @@ class _Reader:
                     if note.get(W + "type", "normal") == "normal"
                 }
                 main, self._part = self._part, part
-                for _, id in (found for found in pointed if found[0] == kind):
-                    self._notes.append((kind, id))
-                    mark = self._mark(kind)
+                for count, id in enumerate((id for found, id in pointed if found == kind), 1):
+                    mark = self._mark(kind, count)
                     if (note := notes.pop(id, None)) is not None:
                         yield f"[{mark}] {self._flat(note)}", f"{kind} {mark}"
                 for note in notes.values():
@@ -387,6 +391,7 @@ class _Reader:
     def _edges(self, kind: str) -> list[str]:
         """Headers or footers that some page shows, each text once."""
         texts: dict[str, None] = {}
+        read: set[str] = set()
         for section in self._sections:
             for reference in section.findall(f"{W}{kind}Reference"):
                 which = reference.get(W + "type")
@@ -395,8 +400,9 @@ class _Reader:
                 if which == "even" and not is_on(self._settings, "evenAndOddHeaders"):
                     continue
                 part = self._package.target(self._part, reference.get(R + "id"))
-                if part is None:
+                if part is None or part in read:
                     continue
+                read.add(part)
                 main, self._part = self._part, part
                 texts[self._flat(self._package.xml(part))] = None
                 self._part = main

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 from glasshouse.files.docx_styles import Styles, W, is_on, number, value
@@ -36,6 +37,7 @@ class Numbers:
         }
         self._counts: dict[str, list[int | None]] = {}  # by abstractNumId: several w:num count on together
         self._started: set[tuple[str, int]] = set()
+        self._list = cache(self._find_list)
 
     def next(self, numbering: str, depth: int | None, style: str | None) -> tuple[str, int] | None:
         """What stands before the next paragraph of a list ("" for a bullet), and its level from 0.
@@ -84,7 +86,7 @@ class Numbers:
 
         return re.sub(r"%([1-9])", counted, value(level, "lvlText") or "").strip()
 
-    def _list(self, numbering: str) -> tuple[str, dict[int, etree._Element], dict[int, int]] | None:
+    def _find_list(self, numbering: str) -> tuple[str, dict[int, etree._Element], dict[int, int]] | None:
         """The name of the list that counts, its levels, and where a w:num lets levels begin anew."""
         num = self._nums.get(numbering)
         name = value(num, "abstractNumId")

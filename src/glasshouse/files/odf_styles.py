@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from glasshouse.files.docx_numbers import shown_number
@@ -39,6 +40,7 @@ class Styles:
     def __init__(self, roots: list[etree._Element]) -> None:
         self._styles: dict[tuple[str, str], etree._Element] = {}
         self._defaults: dict[str, etree._Element] = {}
+        self.look = cache(self._look)
         self.lists: dict[str, etree._Element] = {}
         self.outline: etree._Element | None = None
         self.masters: dict[str, etree._Element] = {}
@@ -76,7 +78,7 @@ class Styles:
                 return value
         return None
 
-    def look(self, family: str, name: str | None, before: Look) -> Look:
+    def _look(self, family: str, name: str | None, before: Look) -> Look:
         """`before` with what a style of a paragraph, a span or a cell changes."""
         look = before
         for style in reversed(self.chain(family, name)):

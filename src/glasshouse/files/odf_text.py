@@ -33,7 +33,9 @@ _MATH = "{http://www.w3.org/1998/Math/MathML}"
 _PLAIN = Look()
 
 MAX_REPEATED = 10_000
-"""Places of a table in a text that a repeated row or cell may stand for."""
+"""Places that repeated rows and cells stand for, in all tables of a text."""
+
+_MAX_EMPTY = 32  # empty cells in a row that are shown by their separators
 
 _LEFT_OUT = {
     TEXT + tag for tag in ("tracked-changes", "sequence-decls", "number", "ruby-text", "bookmark-start")
@@ -82,6 +84,7 @@ class Texts:
         self.hidden: list[str] = []
         self.notes: list[tuple[str, str]] = []  # text and place
         self.comments: list[str] = []
+        self.repeats = MAX_REPEATED  # left for the tables of these texts
         self.pictures = False  # whether white words may stand on one
 
     def blocks(
@@ -214,25 +217,26 @@ class Texts:
             for cell in row:
                 if cell.tag not in (TABLE + "table-cell", TABLE + "covered-table-cell"):
                     continue
-                times = min(_count(cell.get(TABLE + "number-columns-repeated"), 1), MAX_REPEATED)
+                times = _count(cell.get(TABLE + "number-columns-repeated"), 1)
                 if cell.tag == TABLE + "covered-table-cell":
-                    texts += [""] * min(times, 100)
+                    texts += [""] * min(times, _MAX_EMPTY)
                     continue
                 look = self._styles.look("table-cell", cell.get(TABLE + "style-name"), Look())
                 found = list(self.blocks(cell, look.background or behind))
                 after += [block for block in found if block.kind == "table"]
                 words = (" ".join(block.text.split()) for block in found if block.kind != "table")
                 text = " ".join(word for word in words if word)
-                texts += [text] * (times if text else min(times, 100))
-                if len(texts) > MAX_REPEATED:
-                    break
-            times = min(
-                _count(row.get(TABLE + "number-rows-repeated"), 1), MAX_REPEATED // max(len(texts), 1)
-            )
+                texts += [text] * (self._times(times) if text else min(times, _MAX_EMPTY))
             if any(texts):
-                rows += [texts] * max(times, 1)
+                rows += [texts] * self._times(_count(row.get(TABLE + "number-rows-repeated"), 1), len(texts))
         yield Found("\n".join(" | ".join(row).rstrip(" |") for row in rows), "table")
         yield from after
+
+    def _times(self, wanted: int, places: int = 1) -> int:
+        """How often something that fills so many places is repeated: as often as it says, within bounds."""
+        times = max(min(wanted, self.repeats // places + 1), 1)
+        self.repeats -= (times - 1) * places
+        return times
 
     # Words
 
@@ -248,7 +252,7 @@ class Texts:
         for child in element:
             tag = child.tag
             if tag == TEXT + "s":
-                words.append(" " * min(_count(child.get(TEXT + "c"), 1), 1000))
+                words.append(" " * min(_count(child.get(TEXT + "c"), 1), 100))
             elif tag == TEXT + "tab":
                 words.append("\t")
             elif tag == TEXT + "line-break":

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote
 
 from glasshouse.core.errors import DataError
-from glasshouse.files.archive import open_archive, read_member
+from glasshouse.files.archive import MAX_UNPACKED_BYTES, open_archive, read_member
 from glasshouse.files.xml import parse_xml
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _STRICT = re.compile(rb"http://purl\.oclc\.org/ooxml/(\w+)/")
 """The strict variant of ISO/IEC 29500 differs in its namespaces; readers know the usual ones."""
+
+MAX_READ_BYTES = 2 * MAX_UNPACKED_BYTES
+"""Of all parts together, each as often as it is read: many slides may point at the same large part."""
 
 _RELATIONSHIPS = "{http://schemas.openxmlformats.org/package/2006/relationships}Relationship"
 
@@ -38,6 +41,7 @@ class Package:
         """Raises DataError, see `open_archive`."""
         self.archive, self.name = open_archive(data, name), name
         self._parts = {part.lower(): part for part in self.archive.namelist()}  # their case does not count
+        self._left = MAX_READ_BYTES
         self._targets: dict[str, dict[str, tuple[str, str]]] = {}
         if "[content_types].xml" not in self._parts:
             raise DataError(
@@ -48,8 +52,13 @@ class Package:
         return part.lower() in self._parts
 
     def bytes(self, part: str) -> bytes:
-        """Raises DataError where there is no such part."""
-        return read_member(self.archive, self._parts.get(part.lower(), part), self.name)
+        """Raises DataError where there is no such part, or when too much has been read."""
+        data = read_member(self.archive, self._parts.get(part.lower(), part), self.name)
+        self._left -= len(data)
+        if self._left < 0:
+            what = f"its parts point at each other so often that {MAX_READ_BYTES >> 20} MiB are not enough"
+            raise DataError(what, where=self.name, fix="leave the file out")
+        return data
 
     def open(self, part: str) -> IO[bytes]:
         """A part that is read piece by piece; raises DataError where there is no such part."""

@@ -24,6 +24,8 @@ MAX_CHARACTERS = 20_000_000
 """Of all pages together: about 8,000 pages of a book."""
 MAX_HIDDEN = 20_000
 """Characters of hidden text that are told."""
+MAX_ANNOTATIONS = 10_000
+"""Of a page, that are looked at."""
 UNDECODED = 0.3
 """Share of a page's letters without a code that makes the page unreadable."""
 
@@ -123,17 +125,16 @@ class _Reading:
 
         try:
             page = document[number - 1]
+            if _has_added_words(page) and _flatten(page):
+                page.close()
+                page = document[number - 1]
+            try:
+                self._read(page, number)
+            finally:
+                page.close()
         except pypdfium2.PdfiumError:
             self.broken.append(number)
             self.lines.append([])
-            return
-        try:
-            self._read(page, number)
-        except pypdfium2.PdfiumError:
-            self.broken.append(number)
-            self.lines.append([])
-        finally:
-            page.close()
 
     def _read(self, page: pypdfium2.PdfPage, number: int) -> None:
         words, more = words_on(page, MAX_CHARACTERS - self.characters)
@@ -149,6 +150,28 @@ class _Reading:
         if not shown and _has_content(page):
             self.without_text.append(number)
         self.lines.append(lines_of(shown))
+
+
+def _has_added_words(page: pypdfium2.PdfPage) -> bool:
+    """Whether a viewer put form fields, boxes with text or stamps on a page."""
+    import pypdfium2.raw as pdfium
+
+    kinds = (pdfium.FPDF_ANNOT_WIDGET, pdfium.FPDF_ANNOT_FREETEXT, pdfium.FPDF_ANNOT_STAMP)
+    for place in range(min(pdfium.FPDFPage_GetAnnotCount(page), MAX_ANNOTATIONS)):
+        annotation = pdfium.FPDFPage_GetAnnot(page, place)
+        if annotation:
+            kind = pdfium.FPDFAnnot_GetSubtype(annotation)
+            pdfium.FPDFPage_CloseAnnot(annotation)
+            if kind in kinds:
+                return True
+    return False
+
+
+def _flatten(page: pypdfium2.PdfPage) -> bool:
+    """Make what a viewer added a part of the page itself, in memory; whether anything changed."""
+    import pypdfium2.raw as pdfium
+
+    return pdfium.FPDFPage_Flatten(page, pdfium.FLAT_NORMALDISPLAY) == pdfium.FLATTEN_SUCCESS
 
 
 def _is_undecoded(words: list[Word]) -> bool:

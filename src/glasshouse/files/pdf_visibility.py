@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from glasshouse.files.pdf_words import MIN_SIZE, Box, Word
 
@@ -79,7 +79,8 @@ def _images(page: pypdfium2.PdfPage) -> list[Box]:
 
     found: list[Box] = []
     for item in page.get_objects(filter=(pdfium.FPDF_PAGEOBJ_IMAGE, pdfium.FPDF_PAGEOBJ_FORM), max_depth=1):
-        if item.type == pdfium.FPDF_PAGEOBJ_FORM and not _holds_image(item):
+        is_form = pdfium.FPDFPageObj_GetType(item) == pdfium.FPDF_PAGEOBJ_FORM
+        if is_form and not _holds_image(item.raw):
             continue
         try:
             found.append(item.get_bounds())
@@ -88,7 +89,7 @@ def _images(page: pypdfium2.PdfPage) -> list[Box]:
     return found
 
 
-def _holds_image(form: pypdfium2.PdfObject, depth: int = 4) -> bool:
+def _holds_image(form: Any, depth: int = 4) -> bool:
     import pypdfium2.raw as pdfium
 
     for place in range(min(pdfium.FPDFFormObj_CountObjects(form), 10_000)):
@@ -122,7 +123,8 @@ class _Picture:
 
         width, height = page.get_size()
         scale = min(SCALE, MAX_SIDE / max(width, height, 1.0))
-        self._pixels = page.render(scale=scale, rev_byteorder=True).to_numpy()[:, :, :3]
+        bitmap = page.render(scale=scale, rev_byteorder=True)  # type: ignore[arg-type]
+        self._pixels = bitmap.to_numpy()[:, :, :3]
         self._rows, self._columns = self._pixels.shape[:2]
         fine = 1_000  # thousandths of a pixel: the call below gives whole numbers
 

@@ -29,7 +29,7 @@ _LINE_HYPHENS = "\x02\ufffe"
 _DROPPED = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u200e\u200f"), None)
 """Signs without any width or ink."""
 _LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}
-_BULLETS = dict.fromkeys((0xF0B7, 0xF0A7, 0xF0D8, 0xF076, 0xF0FC, 0x25CF, 0x25AA), "•")
+_BULLETS: dict[int, str] = dict.fromkeys((0xF0B7, 0xF0A7, 0xF0D8, 0xF076, 0xF0FC, 0x25CF, 0x25AA), "•")
 """Signs of the Symbol and Wingdings fonts, which have no other code, as the bullet that is seen."""
 
 
@@ -124,7 +124,7 @@ class _Reader:
                 continue
             left, bottom, right, top = rectangle.left, rectangle.bottom, rectangle.right, rectangle.top
             if here != address or style is None:
-                new = self._style(index, here, handle)
+                new = self._style(index, here, handle, (left, bottom, right, top))
                 if letters and new != style:
                     finish()
                 style, address = new, here
@@ -152,19 +152,21 @@ class _Reader:
         self._pdfium.FPDFText_GetCharOrigin(self._page, index, ctypes.byref(x), ctypes.byref(y))
         return (y.value, -x.value, -y.value, x.value)[style.turn]
 
-    def _style(self, index: int, address: int, handle: Any) -> Style:
+    def _style(self, index: int, address: int, handle: Any, box: Box) -> Style:
         known = self._styles.get(address)
         if known is None or not address:
-            known = self._styles[address] = self._read_style(index, handle)
+            known = self._styles[address] = self._read_style(index, handle, box)
         return known
 
-    def _read_style(self, index: int, handle: Any) -> Style:
+    def _read_style(self, index: int, handle: Any, box: Box) -> Style:
         pdfium, page = self._pdfium, self._page
         matrix = pdfium.FS_MATRIX()
         size, turn = pdfium.FPDFText_GetFontSize(page, index), 0
         if pdfium.FPDFText_GetMatrix(page, index, ctypes.byref(matrix)):
             size *= math.hypot(matrix.c, matrix.d)
             turn = round(math.atan2(matrix.b, matrix.a) / (math.pi / 2)) % 4
+        # Letters that are drawings of their own (Type 3) may have any nominal size: their boxes tell.
+        size = max(abs(size), 0.6 * (box[3] - box[1] if turn % 2 == 0 else box[2] - box[0]))
         mode = pdfium.FPDFTextObj_GetTextRenderMode(handle) if handle else 0
         colours = [ctypes.c_uint() for _ in range(4)]
         pointers = [ctypes.byref(colour) for colour in colours]
@@ -173,7 +175,7 @@ class _Reader:
         red, green, blue, alpha = (colour.value for colour in colours)
         name, flags = self._font(index)
         return Style(
-            size=abs(size),
+            size=size,
             bold=bool(flags & _FORCE_BOLD) or _BOLD.search(name) is not None,
             fixed_pitch=bool(flags & _FIXED_PITCH) or _FIXED.search(name) is not None,
             turn=turn,

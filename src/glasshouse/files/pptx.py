@@ -5,9 +5,10 @@ Slides are pages. A shape's text stands where the slide's own order of shapes ha
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from glasshouse.files.chart import A, C, chart_text
@@ -32,6 +33,10 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in English Metric Units (914,400 an inch)."""
 
 
+_EVERYWHERE: Box = (-math.inf, -math.inf, math.inf, math.inf)
+_MAX_COVERS = 1000  # pictures and filled shapes of a slide; with more, anything may stand on one
+
+
 def read_pptx(data: bytes, name: str) -> Document:
     """The text of a PowerPoint file; page n is slide n.
 
@@ -54,12 +59,20 @@ class _Sheet:
     """A slide, and what it inherits from; a layout or a master too."""
 
     part: str
-    root: etree._Element
     above: tuple[etree._Element, ...]  # the layout and the master of a slide
     colors: Colors
     paper: str | None
     covered: list[Box] = field(default_factory=list)  # by pictures and filled shapes so far
     hidden: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)  # of a layout
+
+
+@dataclass
+class _Twins:
+    """The shapes of a layout or a master that placeholders of a slide take their looks from."""
+
+    by_index: dict[str | None, etree._Element] = field(default_factory=dict)
+    by_kind: dict[str, etree._Element] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,8 @@ class _Reader:
         self._package = package
         self._main, root = package.main("presentation")
         self._inherited: dict[str, tuple[tuple[etree._Element, ...], Colors]] = {}
+        self._layers: dict[tuple[str | None, ...], _Sheet] = {}
+        self._twins: dict[int, _Twins] = {}  # by the id of a layout's or master's root, which is kept
         self._slides = [
             part
             for slide in root.iterfind(f"{P}sldIdLst/{P}sldId")
@@ -131,14 +146,17 @@ class _Reader:
         root = self._package.xml(part)
         above, colors = self._inherit(part)
         paper = colors.behind([root, *above])
-        sheet = _Sheet(part, root, above, colors, paper)
+        sheet = _Sheet(part, above, colors, paper)
         found: list[_Found] = []
         if root.get("showMasterSp") not in ("0", "false"):
-            for layer in reversed(above):
-                for block in self._shapes(sheet, layer.find(f"{P}cSld/{P}spTree"), _Place(), own=False):
-                    if block.text not in repeated:
-                        repeated.add(block.text)
-                        found.append(replace(block, kind="header", level=None, what="layout"))
+            layer = self._layer(part, above, colors, paper)
+            sheet.covered += layer.covered
+            sheet.hidden += [text for text in layer.hidden if text not in repeated]
+            repeated.update(layer.hidden)
+            for text in layer.texts:
+                if text not in repeated:
+                    repeated.add(text)
+                    found.append(_Found(text, "header", what="layout"))
         own = list(self._shapes(sheet, root.find(f"{P}cSld/{P}spTree"), _Place()))
         found += sorted(own, key=lambda block: block.kind != "heading")
         found += self._notes(part)
@@ -146,6 +164,19 @@ class _Reader:
             return [], [*(block.text for block in found if block.text), *sheet.hidden]
         found += self._comments(part)
         return found, sheet.hidden
+
+    def _layer(
+        self, part: str, above: tuple[etree._Element, ...], colors: Colors, paper: str | None
+    ) -> _Sheet:
+        """What slides with the layout of this one show beneath their own shapes."""
+        key = (*self._package.related(part, "slideLayout")[:1], paper)
+        if key not in self._layers:
+            layer = _Sheet(part, above, colors, paper)
+            for root in reversed(above):
+                tree = root.find(f"{P}cSld/{P}spTree")
+                layer.texts += [found.text for found in self._shapes(layer, tree, _Place(), own=False)]
+            self._layers[key] = layer
+        return self._layers[key]
 
     def _inherit(self, part: str) -> tuple[tuple[etree._Element, ...], Colors]:
         """The layout and the master of a slide, and their colours."""
@@ -188,7 +219,7 @@ class _Reader:
                 yield from self._shapes(sheet, shape, inside, own=own, gone=hidden)
                 continue
             placeholder = shape.find(f"{P}nvSpPr/{P}nvPr/{P}ph") if tag == P + "sp" else None
-            if not own and placeholder is not None:
+            if not own and (placeholder is not None or tag == P + "graphicFrame"):
                 continue  # a place to be filled: its words are a prompt that no one sees
             transform = (
                 shape.find(P + "xfrm") if tag == P + "graphicFrame" else shape.find(f"{P}spPr/{A}xfrm")
@@ -207,7 +238,8 @@ class _Reader:
             covers = filled is not None and filled.tag != A + "noFill"
             covers |= filled is None and styled is not None and styled.get("idx") != "0"
             if box is not None and (tag == P + "pic" or covers):
-                sheet.covered.append(box)
+                full = len(sheet.covered) >= _MAX_COVERS
+                sheet.covered[_MAX_COVERS:] = [_EVERYWHERE if full else box]
 
     def _outside(self, box: Box | None) -> bool:
         width, height = self._size
@@ -345,7 +377,7 @@ class _Reader:
         styles = [body.find(A + "lstStyle")]
         if placeholder is not None:
             for layer in sheet.above:
-                twin = _twin(layer, placeholder)
+                twin = self._twin(layer, placeholder)
                 styles.append(None if twin is None else twin.find(f"{P}txBody/{A}lstStyle"))
             kind = placeholder.get("type", "obj")
             name = "titleStyle" if kind in _TITLES else "otherStyle" if kind in _EDGES else "bodyStyle"
@@ -354,11 +386,27 @@ class _Reader:
 
     def _inherited_transform(self, sheet: _Sheet, placeholder: etree._Element) -> etree._Element | None:
         for layer in sheet.above:
-            twin = _twin(layer, placeholder)
+            twin = self._twin(layer, placeholder)
             transform = None if twin is None else twin.find(f"{P}spPr/{A}xfrm")
             if transform is not None:
                 return transform
         return None
+
+    def _twin(self, layer: etree._Element, placeholder: etree._Element) -> etree._Element | None:
+        twins = self._twins.get(id(layer))
+        if twins is None:
+            twins = self._twins[id(layer)] = _Twins()
+            for shape in layer.iter(P + "sp"):
+                other = shape.find(f"{P}nvSpPr/{P}nvPr/{P}ph")
+                if other is not None:
+                    twins.by_kind.setdefault(other.get("type", "obj"), shape)
+                    if layer.tag == P + "sldLayout":
+                        twins.by_index.setdefault(other.get("idx"), shape)
+        kind, index = placeholder.get("type", "obj"), placeholder.get("idx")
+        if index is not None and index in twins.by_index:
+            return twins.by_index[index]
+        general = "title" if kind in _TITLES else "body" if kind in ("obj", "subTitle") else kind
+        return twins.by_kind.get(kind, twins.by_kind.get(general))
 
     # What stands beside the slide
 
@@ -399,22 +447,6 @@ class _Reader:
             for part in self._package.related(self._main, kind):
                 for author in self._package.xml(part):
                     yield author.get("id", ""), author.get("name", "")
-
-
-def _twin(layer: etree._Element, placeholder: etree._Element) -> etree._Element | None:
-    """The shape of a layout or master that a slide's placeholder takes its looks from."""
-    kind, index = placeholder.get("type", "obj"), placeholder.get("idx")
-    same = None
-    for shape in layer.iter(P + "sp"):
-        other = shape.find(f"{P}nvSpPr/{P}nvPr/{P}ph")
-        if other is None:
-            continue
-        if index is not None and other.get("idx") == index and layer.tag == P + "sldLayout":
-            return shape
-        kinds = {kind, "title" if kind in _TITLES else "body" if kind in ("obj", "subTitle") else kind}
-        if same is None and other.get("type", "obj") in kinds:
-            same = shape
-    return same
 
 
 def _bullet(style: etree._Element) -> etree._Element | None:

@@ -33,8 +33,8 @@ MAX_ROW, MAX_COLUMN = 1_048_576, 16_384
 _S = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _R = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
 _CELL = re.compile(r"\$?([A-Z]{1,3})\$?([1-9][0-9]{0,6})")
-_SMALL = 10_000  # cells of a range that are looked at one by one
-_MAX_RANGES = 20_000
+_MAX_RANGES = 50_000  # of a sheet: merged cells, tables, conditions
+_MAX_LOOKS = 50_000_000  # at cells, to see which of them lie in such ranges
 
 Range = tuple[int, int, int, int]
 """Top, left, bottom, right, from 1, all inclusive."""
@@ -84,7 +84,7 @@ class _Reader:
             for sheet in root.iterfind(f"{_S}sheets/{_S}sheet")
             if (part := package.target(self._main, sheet.get(_R + "id"))) is not None
         ]
-        self._left = MAX_CELLS
+        self._left, self._looks = MAX_CELLS, _MAX_LOOKS
         self._strings = list(self._shared_strings())
         self._styles = list(self._all_styles())
         self._people = {
@@ -194,16 +194,16 @@ class _Reader:
     def _shown(self, sheet: _Sheet) -> tuple[dict[tuple[int, int], str], list[str]]:
         """The texts of the cells that can be seen, and those of the others."""
         cells = sheet.cells
-        for top, left, bottom, right in sheet.merged:  # what stands under a merged cell is not shown
-            for place in _within(cells, (top, left, bottom, right)):
-                if place != (top, left):
+        for area in sheet.merged:  # what stands under a merged cell is not shown
+            for place in self._within(cells, area):
+                if place != area[:2]:
                     del cells[place]
         columns = {
             column
             for begin, end in sheet.hidden_columns[:_MAX_RANGES]
             for column in range(begin, min(end, MAX_COLUMN) + 1)
         }
-        painted = {place for area in sheet.painted for place in _within(cells, area)}
+        painted = {place for area in sheet.painted for place in self._within(cells, area)}
         shown: dict[tuple[int, int], str] = {}
         unseen: list[str] = []
         for place, (text, number) in cells.items():
@@ -220,6 +220,18 @@ class _Reader:
             else:
                 shown[place] = text
         return shown, unseen
+
+    def _within(self, cells: dict[tuple[int, int], tuple[str, int]], area: Range) -> list[tuple[int, int]]:
+        """Those of the cells that lie in an area, by looking at its places or at all cells."""
+        top, left, bottom, right = area
+        places = (bottom - top + 1) * (right - left + 1)
+        self._looks -= min(places, len(cells))
+        if self._looks < 0:
+            return []
+        if places <= len(cells):
+            every = ((row, column) for row in range(top, bottom + 1) for column in range(left, right + 1))
+            return [place for place in every if place in cells]
+        return [place for place in cells if top <= place[0] <= bottom and left <= place[1] <= right]
 
     # Strings and styles
 
@@ -366,12 +378,3 @@ def _ranges(references: str | None) -> list[Range]:
         if first and last:
             found.append((first[0], first[1], last[0], last[1]))
     return found
-
-
-def _within(cells: dict[tuple[int, int], tuple[str, int]], area: Range) -> list[tuple[int, int]]:
-    """Those of the cells that lie in an area, in time that goes with the smaller of the two."""
-    top, left, bottom, right = area
-    if (bottom - top + 1) * (right - left + 1) <= min(_SMALL, len(cells)):
-        places = ((row, column) for row in range(top, bottom + 1) for column in range(left, right + 1))
-        return [place for place in places if place in cells]
-    return [place for place in cells if top <= place[0] <= bottom and left <= place[1] <= right]
