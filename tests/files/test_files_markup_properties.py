@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -198,3 +199,50 @@ def test_no_word_of_a_page_is_lost(words: list[str]):
     tags = ["p", "li", "b", "td", "h2", "pre", "dd"]
     source = "".join(f"<{tags[i % 7]}>{word}</{tags[i % 7]}> " for i, word in enumerate(words))
     assert re.findall(r"[a-z]+", read_html(source.encode(), "x").text) == words
+
+
+UNITS = [
+    (
+        read_html,
+        "<div><h2>Head</h2><p>Some <b>bold</b> words.<ul><li>a<li>b</ul><table><tr><td>1<td>2</table></div>",
+    ),
+    (
+        read_markdown,
+        "# Head\n\nSome **bold** <sub>words</sub>.\n\n- a\n  - b\n\n|a|b|\n|-|-|\n|1|2|\n\n```\nx\n```\n\n",
+    ),
+    (read_plain, "Some words.\nMore words.\n\n"),
+    (read_csv, "a,b,c\n"),
+    (read_vtt, "00:01.000 --> 00:02.000\n<v A>Hello\n\n"),
+    (read_jats, "<sec><title>T</title><p>a <italic>b</italic><fig><label>F</label></fig></p></sec>"),
+    (read_uspto, "<heading>H</heading><p>a <b>b</b></p>"),
+]
+AROUND = {
+    read_jats: ("<article><body>", "</body></article>"),
+    read_uspto: ("<us-patent-grant><description>", "</description></us-patent-grant>"),
+    read_vtt: ("WEBVTT\n\n", ""),
+}
+
+
+def calls(reader, source: str) -> int:
+    """How many functions are called to read it: a measure of time that no other process can disturb."""
+    count = 0
+
+    def tick(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    data = source.encode()
+    sys.setprofile(tick)
+    try:
+        reader(data, "x")
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize(("reader", "unit"), UNITS, ids=[reader.__name__ for reader, _ in UNITS])
+def test_work_grows_as_the_file_does(reader, unit: str):
+    before, after = AROUND.get(reader, ("", ""))
+    reader(f"{before}{unit}{after}".encode(), "x")  # imports what it needs
+    once, twice = (calls(reader, before + unit * count + after) for count in (500, 1000))
+    assert twice < 2.1 * once + 100

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 Color = tuple[float, float, float]  # red, green, blue, 0 to 255
@@ -177,7 +178,7 @@ class Styles:
                 if f" {name} " not in important:
                     _set(values, name, value)
         values.pop("!important", None)
-        if not values and not (_LEGACY.keys() & attributes.keys()) and tag not in ("pre", "textarea"):
+        if not values and tag not in _OWN_LOOK and _LEGACY.isdisjoint(attributes):
             return outer
         return _apply(tag, attributes, values, outer)
 
@@ -320,7 +321,16 @@ def _set(values: dict[str, str], name: str, value: str) -> None:
     values[name] = value
 
 
-_LEGACY = {"hidden": 1, "color": 1, "bgcolor": 1, "text": 1, "background": 1}
+_LEGACY = frozenset({"hidden", "color", "bgcolor", "text", "background"})
+
+# What browsers paint in colors of their own: (color, background), None for the one around it.
+_OWN_COLORS: dict[str, tuple[Color, Color | None]] = {
+    "a": ((0, 0, 238), None),  # where it is a link
+    "mark": ((0, 0, 0), (255, 255, 0)),
+    "button": ((0, 0, 0), (239, 239, 239)),
+    "textarea": ((0, 0, 0), (255, 255, 255)),
+}
+_OWN_LOOK = frozenset({"pre", *_OWN_COLORS})
 
 
 def _apply(tag: str, attributes: Mapping[str, str], values: dict[str, str], outer: Look) -> Look:
@@ -345,6 +355,9 @@ def _apply(tag: str, attributes: Mapping[str, str], values: dict[str, str], oute
         else:
             tiny = float(number[1]) * _PIXELS[number[2] or ""] < 1.0
     color, background = outer.color, outer.background
+    if tag in _OWN_COLORS and (tag != "a" or "href" in attributes):
+        color, painted = _OWN_COLORS[tag]
+        background = painted or background
     if tag == "body" and "text" in attributes:
         color = _color(attributes["text"], color)
     if tag in ("font", "basefont") and "color" in attributes:
@@ -364,7 +377,7 @@ def _apply(tag: str, attributes: Mapping[str, str], values: dict[str, str], oute
             else:
                 background = _painted(value, background)
         elif name in ("color", "-webkit-text-fill-color"):
-            color = _color(value, color)
+            color = outer.color if value == "inherit" else _color(value, color)
     white_space = values.get("white-space", "")
     preformatted = outer.preformatted
     if white_space:
@@ -477,6 +490,7 @@ def _parse_color(text: str) -> Color | None:
     return red, green, blue
 
 
+@lru_cache(maxsize=1024)
 def _contrast(one: Color, other: Color) -> float:
     """The contrast ratio of WCAG 2, from 1 (the same) to 21 (black on white)."""
     brighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 100_000_000
 """Of one XML file. A book of 1,000 pages has about 5 million."""
 
-MAX_MARKS = 10_000_000
-"""Tags and attributes of one file, counted by their "<" and "=": each costs about 100 bytes when parsed."""
+MAX_MARKS = 6_000_000
+"""Tags and attributes of one file, counted by their "<" and "=": each costs about 130 bytes when parsed."""
 
 MAX_DEPTH = 256
 """Elements inside each other. Real files stay under 50; readers may recurse."""
