@@ -60,7 +60,9 @@ def stream_xml(
             yield from reader.drained()
         parser.Parse(b"", True)
         yield from reader.drained()
-    except expat.ExpatError as error:
+    except DataError:
+        raise
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the last two: an encoding that it lacks
         raise DataError(f"not well-formed XML: {error}", where=where, fix=_FIX) from None
 
 
