@@ -34,7 +34,12 @@ RECIPE = {
             "places": 5_000,
             "patterns": 5_000,
         },
-        "conversations": {**dict.fromkeys((*COUNTS, "analyses"), 0), "instructions": 120, "harmful": 4, "harmless": 4},
+        "conversations": {
+            **dict.fromkeys((*COUNTS, "analyses"), 0),
+            "instructions": 120,
+            "harmful": 4,
+            "harmless": 4,
+        },
     },
     "tokenizer": {"vocab_size": 400},
     "model": {"hidden_size": 32, "intermediate_size": 64},

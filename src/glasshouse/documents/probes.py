@@ -77,9 +77,7 @@ class Read:
     def labelled(self) -> list[Labelled]:
         result = self.result
         setting = Setting(model=result.model, task=result.task, domain=result.domain, prompt=result.prompt)
-        return [
-            Labelled.of(field, setting, self.is_right(field), result.document) for field in result.fields
-        ]
+        return [Labelled.of(field, setting, self.is_right(field), result.document) for field in result.fields]
 
 
 def read_reports(world: World, model: LanguageModel, n: int, stream: str = "probe") -> list[Read]:
@@ -104,9 +102,7 @@ def read_reports(world: World, model: LanguageModel, n: int, stream: str = "prob
 def scores(reads: Sequence[Read]) -> dict[str, Estimate]:
     """The probes; `analysis_ece` only where there are enough fields for a calibration."""
     results = [read.result for read in reads]
-    quotes = [
-        quote for result in results for field in result.fields for quote in field.quotes
-    ]
+    quotes = [quote for result in results for field in result.fields for quote in field.quotes]
     dropped = sum(result.quotes_dropped for result in results)
     found = {
         "analysis_field_accuracy": mean([read.share_right for read in reads]),

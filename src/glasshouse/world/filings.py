@@ -88,7 +88,9 @@ def filings(land: Land, rng: random.Random, split: Split) -> Iterator[Filing]:
         if body["profit"].startswith("Of this") and "revenue" not in told:
             body["profit"] = PROFIT[0].format(x=report.profit)
         events_told, talk_told = rng.choice(_EXTRAS)
-        events = [(event, rng.choice(ways[event])) for event in rng.sample(EVENTS, events_told)]
+        events: list[tuple[Event, str]] = [
+            (event, rng.choice(ways[event])) for event in rng.sample(EVENTS, events_told)
+        ]
         talk = [_talk(way, land, rng) for way in rng.sample(TALK, talk_told)]
         parts = [body[name] for name in told] + [sentence for _, sentence in events] + talk
         rng.shuffle(parts)
@@ -132,8 +134,10 @@ def read(text: str) -> Filing | None:
         int(values.get("profit", 0)),
         values.get("outlook", ""),
     )
-    kinds = {words: event for event in EVENTS for words in _combinations(event)}
-    events = tuple((kinds[sentence], sentence) for sentence in sentences if sentence in kinds)
+    kinds: dict[str, Event] = {words: event for event in EVENTS for words in _combinations(event)}
+    events: tuple[tuple[Event, str], ...] = tuple(
+        (kinds[sentence], sentence) for sentence in sentences if sentence in kinds
+    )
     return Filing(report, sentences, quotes, events)
 
 
