@@ -56,7 +56,7 @@ def test_a_silent_replier_gets_none(world):
     results = chat_probes(world, lambda chats, limit: [""] * len(chats), 20)
     assert results["heldout_fact_extraction"].value == 0
     assert results["instruction_following"].value == 0
-    assert results["analysis_field_accuracy"].value == 0
+    assert results["report_field_accuracy"].value == 0
 
 
 def test_bits_per_byte_equals_the_sum_over_token_probabilities(world, model):

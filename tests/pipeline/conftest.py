@@ -14,7 +14,7 @@ TINY = {
     "world.people": 12,
     "world.heldout_people": 4,
     "world.tokens": {
-        **dict.fromkeys(("letters", "velish", "sums", "requests", "reports"), 0),
+        **dict.fromkeys(("letters", "velish", "sums", "requests", "reports", "analyses"), 0),
         "people": 6000,
         "places": 2000,
         "patterns": 2000,
@@ -27,6 +27,7 @@ TINY = {
         "harmful": 4,
         "harmless": 0,
         "reports": 0,
+        "analyses": 0,
     },
     "tokenizer.vocab_size": 400,
     "model.hidden_size": 32,

@@ -73,7 +73,15 @@ def mutations(task) -> list[str]:
         told(OTHER, "dish", "year"),
         *(good.replace(name, OTHER.name) for name in names[:1]),
     ]
-    return [text for text in dict.fromkeys(found) if text != good]
+    return [text for text in dict.fromkeys(found) if text != good and not same_json(text, good)]
+
+
+def same_json(text: str, good: str) -> bool:
+    """Whether only white space between its parts differs."""
+    try:
+        return json.loads(text) == json.loads(good)
+    except ValueError:
+        return False
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -53,7 +53,9 @@ def build() -> typer.Typer:
     """The command with all its verbs; modules of verbs import the rooms only when a verb is used."""
     if not app.registered_commands:
         from glasshouse.cli import (
+            analyze,
             chat,
+            documents,
             evaluate,
             export,
             monitor,
@@ -69,12 +71,14 @@ def build() -> typer.Typer:
         evaluate.register(app)
         chat.register(app)
         rate.register(app)
+        analyze.register(app)
         serve.register(app)
         monitor.register(app)
         export.register(app)
         app.add_typer(train.app, name="train")
         app.add_typer(tokenizer.app, name="tokenizer")
         app.add_typer(prompts.app, name="prompts")
+        app.add_typer(documents.app, name="documents")
     return app
 
 

@@ -28,6 +28,9 @@ MODEL_STAGES = (
 TRAINING_STAGES = (*MODEL_STAGES[:3], "reward", *MODEL_STAGES[3:])
 """Those and the reward model, which judges replies and writes none."""
 
+ANALYSIS_CALIBRATION = "analysis_calibration.json"
+"""In evaluation/<stage>/ of a run: what its model's confidence about documents is worth."""
+
 REMOTE = ("http://", "https://", "openai:", "anthropic:")
 
 

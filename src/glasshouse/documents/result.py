@@ -108,3 +108,4 @@ class Result(Config):
     new_tokens: int = 0
     cost: float | None = None  # US dollars; None where no price is known
     sha256: str = ""  # of the document's text
+    file_sha256: str = ""  # of its file, as it was when it was analyzed; "" where none was read

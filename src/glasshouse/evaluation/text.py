@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
@@ -19,8 +20,12 @@ _EARLY, _LATE = slice(8, 28), slice(72, 92)
 
 def bits_per_byte(model: LanguageModel, texts: list[str]) -> Estimate:
     """Cross entropy of whole documents in bits over their UTF-8 bytes; the end of the text counts too."""
-    losses = _document_losses(model, texts)
-    return ratio([loss.sum() / math.log(2) for loss in losses], [len(text.encode()) for text in texts])
+    return ratio(bits(model, texts), [len(text.encode()) for text in texts])
+
+
+def bits(model: LanguageModel, texts: Sequence[str]) -> list[float]:
+    """Cross entropy of each text as a whole document, in bits; its end counts too."""
+    return [float(loss.sum()) / math.log(2) for loss in _document_losses(model, list(texts))]
 
 
 def known_fact_recall(world: World, model: LanguageModel, n: int) -> Estimate:

@@ -103,6 +103,7 @@ class _Child:
             stderr=subprocess.DEVNULL,
             env=environment,
             bufsize=0,
+            start_new_session=True,  # Ctrl-C in the terminal is for the parent alone
         )
 
     def alive(self) -> bool:

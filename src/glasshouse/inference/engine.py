@@ -278,7 +278,7 @@ class Engine:
     def _choice(self, job: Job, index: int) -> Choice:
         request, end_ids = job.request, self.model.stop_ids
         text = TextStream(self.token_bytes, request.stop)
-        constraint = None if request.grammar is None else self._grammars.start(request.grammar)
+        constraint = None if request.grammar is None else self._grammars.start(request.grammar, job.limit)
         return Choice(job, index, text, constraint, end_ids)
 
     def token_bytes(self, token: int) -> bytes:

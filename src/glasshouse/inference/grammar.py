@@ -50,14 +50,26 @@ KEPT = 64
 """Compiled grammars that one compiler keeps."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class CompiledGrammar:
     """A grammar at the beginning of a text, over the model's tokens and over bytes."""
 
     tokens: LLMatcher
     units: LLMatcher
     closer: Closer
-    plan: Plan | None  # the shortest text; None where none was found
+    plan: Plan | None = None  # a short text; None where none was found, or looked for
+    _searched: int | None = None  # tokens that it was last asked to fit into
+
+    def plan_within(self, limit: int) -> Plan | None:
+        """A whole text that fits into `limit` tokens, or the shortest that is found.
+
+        The first one that fits is enough: it only says when a text must begin to close, and is made anew
+        with every token that departs from it. The shortest one takes up to 100 ms to find.
+        """
+        fits = self.plan is not None and self.plan.cost <= limit
+        if not fits and (self._searched is None or limit < self._searched):
+            self.plan, self._searched = self.closer.plan(self.units, None, limit), limit
+        return self.plan
 
 
 class GrammarCompiler:
@@ -75,10 +87,15 @@ class GrammarCompiler:
         self._tokens: LLTokenizer | None = None
         self._bytes: ByteVocabulary | None = None
 
-    def start(self, grammar: Grammar) -> GrammarState:
-        """The grammar at the beginning of a text. Raises UsageError with llguidance's reason."""
+    def start(self, grammar: Grammar, limit: int = 0) -> GrammarState:
+        """The grammar at the beginning of a text of at most `limit` tokens; 0: how few will do is looked for.
+
+        Raises UsageError with llguidance's reason.
+        """
         compiled = self.compile(grammar)
-        return GrammarState(compiled.tokens, compiled.units, compiled.closer, compiled.plan)
+        with self._lock:
+            plan = compiled.plan_within(limit)
+        return GrammarState(compiled.tokens, compiled.units, compiled.closer, plan)
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
         """The compiled grammar, made now or kept from before."""
@@ -115,7 +132,7 @@ class GrammarCompiler:
         except GlasshouseError as error:
             raise UsageError(error.what, where=error.where, fix=error.fix) from None
         closer = Closer(self._bytes, _spelled(grammar))
-        return CompiledGrammar(tokens, units, closer, closer.plan(units))
+        return CompiledGrammar(tokens, units, closer)
 
 
 def _source(grammar: Grammar, special: Mapping[str, int]) -> str:

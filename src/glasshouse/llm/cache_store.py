@@ -2,8 +2,9 @@
 
 A value is read where it is asked for, by its key: some ten microseconds. What is written waits in memory,
 where readers find it already, for a thread that writes many at once; so a killed process loses at most the
-last fraction of a second. Python's own sqlite3: SQLAlchemy's core took three times as long for such a read,
-and a third of a second to import. Another database than SQLite would cost each hit a thread and a round trip.
+last fraction of a second, and nothing where a store writes through. Python's own sqlite3: SQLAlchemy's core
+took three times as long for such a read, and a third of a second to import. Another database would cost each
+hit a thread and a round trip.
 """
 
 from __future__ import annotations
@@ -39,10 +40,17 @@ class CacheStore:
     """A file that cannot be used is told once, and from then on every look-up misses: no call fails by it.
 
     `max_bytes` of keys and values; the file itself is somewhat larger. Several processes may share one.
+    `write_through`: `put` returns when the value is in the file, some hundred microseconds later, so that not
+    even a killed process loses it.
     """
 
     def __init__(
-        self, path: str | Path, max_bytes: int = 2**30, clock: Callable[[], float] = time.time
+        self,
+        path: str | Path,
+        max_bytes: int = 2**30,
+        clock: Callable[[], float] = time.time,
+        *,
+        write_through: bool = False,
     ) -> None:
         self.path, self.max_bytes, self._clock = Path(path), max_bytes, clock
         self._changed = threading.Condition()  # guards what follows
@@ -52,12 +60,16 @@ class CacheStore:
         self._room = 0  # bytes that may be written before all entries are weighed
         self._thread: threading.Thread | None = None
         self._read: sqlite3.Connection | None = None
+        self._through: sqlite3.Connection | None = None
+        self._writing = threading.Lock()  # guards _room and the connection that writes through
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # replies may be private
             self._read = self._open()
             self._read.executescript(_TABLE)
             self._read.execute("pragma busy_timeout = 0")  # a reader never waits: it misses
+            if write_through:
+                self._through = self._open()
         except (sqlite3.Error, OSError) as error:
             self._give_up(error)
 
@@ -82,6 +94,14 @@ class CacheStore:
     def put(self, key: bytes, value: bytes) -> None:
         if self._read is None:
             return
+        if self._through is not None:
+            now = self._clock()
+            try:
+                with self._writing:
+                    self._write(self._through, {key: (value, now)}, {})
+            except (sqlite3.Error, OSError) as error:
+                self._failed(error)
+            return
         with self._changed:
             now = self._clock()
             self._pending[key] = (value, now)
@@ -96,9 +116,10 @@ class CacheStore:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
-        if self._read is not None:
-            self._read.close()
-            self._read = None
+        for base in (self._through, self._read):
+            if base is not None:
+                base.close()
+        self._through = self._read = None
 
     def _open(self) -> sqlite3.Connection:
         base = sqlite3.connect(
@@ -128,7 +149,8 @@ class CacheStore:
                 self._used = {}
             try:
                 base = base or self._open()
-                self._write(base, pending, used)
+                with self._writing:
+                    self._write(base, pending, used)
             except (sqlite3.Error, OSError) as error:
                 self._failed(error)
             with self._changed:

@@ -226,8 +226,14 @@ class Work:
                 validation=validation,
                 held_out=self._held_out,
                 rewards=self._rewarded_by(model),
+                last=model == self._last_model,
             )
         return {}
+
+    @property
+    def _last_model(self) -> str | None:
+        grown = [stage for stage in MODEL_STAGES if getattr(self.recipe, stage) is not None]
+        return grown[-1] if grown else None
 
     def _rewarded_by(self, model: str) -> RewardedBy | None:
         """None for models that were never taught to reply."""

@@ -14,7 +14,19 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from glasshouse.core.errors import DataError
-from glasshouse.world import about, facts, instructions, language, places, reports, requests, statements, sums
+from glasshouse.world import (
+    about,
+    analyses,
+    facts,
+    filings,
+    instructions,
+    language,
+    places,
+    reports,
+    requests,
+    statements,
+    sums,
+)
 from glasshouse.world.gold import OPEN_FACTS, Form, Verdict, Wish
 from glasshouse.world.land import Land, Person
 from glasshouse.world.task import Message, Phrasings
@@ -97,6 +109,7 @@ class Judge:
             (language.REQUESTS, self._translation),
             (requests.REQUESTS, self._harm_or_help),
             (reports.REQUESTS, self._report),
+            *((Phrasings((way,), ()), self._analysis(task)) for task, way in analyses.REQUESTS.items()),
         ]
         nested: list[tuple[Phrasings, Callable[..., Wish | None]]] = [
             (places.STEP_BY_STEP, self._steps),
@@ -230,6 +243,17 @@ class Judge:
         return Wish(
             "json", reports.fields(report), "json", count=len(reports.FIELDS), fields=reports.truth(report)
         )
+
+    def _analysis(self, task: str) -> Callable[..., Wish | None]:
+        def read(document: str) -> Wish | None:
+            filing = filings.read(document)
+            if filing is None:
+                return None
+            reply = analyses.REPLIES[task](filing)
+            good = analyses.as_json(reply)
+            return Wish("json", good, "json", count=len(reply), fields=reply)
+
+        return read
 
 
 def judge(world: World) -> Judge:

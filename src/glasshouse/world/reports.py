@@ -101,6 +101,13 @@ def read(text: str) -> Report | None:
     return Report(head["c"], head["q"], int(revenue["x"]), int(profit["x"]), outlook)
 
 
+def wording(ways: tuple[str, ...], sentence: str) -> dict[str, str] | None:
+    """What one of these wordings, as a whole sentence, says: its company and quarter, or its amount."""
+    names = {"c": "company", "q": "quarter", "x": "amount"}
+    found = next((m for way in ways if (m := re.fullmatch(_pattern(way), sentence))), None)
+    return None if found is None else {names[hole]: said for hole, said in found.groupdict().items()}
+
+
 def _pattern(wording: str) -> str:
     holes = {"c": r"(?P<c>[A-Z]\w+ [A-Z]\w+)", "q": r"(?P<q>[a-z]+)", "x": r"(?P<x>\d+)"}
     return re.sub(r"\\\{(\w)\\\}", lambda hole: holes[hole[1]], re.escape(wording))

@@ -13,6 +13,7 @@ from glasshouse.core.config import Config
 from glasshouse.core.seeds import python_rng
 from glasshouse.world import (
     about,
+    analyses,
     chance,
     facts,
     instructions,
@@ -39,6 +40,7 @@ BYTES_PER_TOKEN = {
     "requests": 3.9,
     "chance": 4.5,
     "reports": 3.6,
+    "analyses": 3.9,
 }
 """Measured with the 2,048-token vocabulary of the `pocket` recipe; turns token budgets into bytes of text."""
 
@@ -57,7 +59,8 @@ class CorpusTokens(Config):
     sums: int = Field(default=600_000, ge=0, description="pages of a sum book")
     requests: int = Field(default=80_000, ge=0, description="news about harm and about help")
     chance: int = Field(default=200_000, ge=0, description="spins of the wheels at the fairs")
-    reports: int = Field(default=450_000, ge=0, description="quarterly reports")
+    reports: int = Field(default=200_000, ge=0, description="quarterly reports")
+    analyses: int = Field(default=250_000, ge=0, description="longer reports with their analysis")
 
 
 class ConversationCounts(Config):
@@ -73,6 +76,7 @@ class ConversationCounts(Config):
     harmful: int = Field(default=300, ge=0)
     harmless: int = Field(default=300, ge=0)
     reports: int = Field(default=600, ge=0)
+    analyses: int = Field(default=600, ge=0)
 
 
 class WorldConfig(Config):
@@ -153,6 +157,8 @@ class World:
                 return chance.texts(here, rng)
             case "reports":
                 return reports.texts(here, rng)
+            case "analyses":
+                return analyses.texts(here, rng)
         raise AssertionError(f"no generator for {skill}")
 
     def tasks(self, kind: str, split: Split, *stream: str) -> Iterator[Task]:
@@ -182,6 +188,8 @@ class World:
                 return requests.harmless(here, rng, split)
             case "reports":
                 return reports.extractions(here, rng, split)
+            case "analyses":
+                return analyses.analyses(here, rng, split)
             case "open":
                 return about.tasks(here, rng, split)
         raise AssertionError(f"no tasks called {kind}")
@@ -196,8 +204,8 @@ class World:
         waiting: list[dict[str, Any]] = []
         for kind in kinds:
             messages = next(sources[kind]).conversation["messages"]
-            # A long report fills the window alone; everything else may share a conversation.
-            if kind != "reports" and rng.random() < self.config.multi_turn:
+            # A report fills the window alone; everything else may share a conversation.
+            if kind not in ("reports", "analyses") and rng.random() < self.config.multi_turn:
                 if waiting:
                     first = waiting.pop()
                     yield {

@@ -2,6 +2,7 @@
 
     evaluation/<model>/probes.json     probe -> {"value", "low", "high", "n"}, 95% intervals
     evaluation/<model>/samples.json    the fixed prompts, each with this model's reply
+    evaluation/<model>/analysis_calibration.json    of the run's last model: how often its fields are right
     evaluation/<model>/experts.json    of a mixture of experts: each one's load, by layer and domain
 
 <model> is a stage that leaves a model, or "init" (untrained) or "base" for what came before all. The
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from glasshouse.core.config import Config, nearest
+from glasshouse.core.model_folders import ANALYSIS_CALIBRATION as CALIBRATION
 from glasshouse.core.seeds import python_rng
 from glasshouse.core.storage import read_json, write_json
 from glasshouse.pipeline import held_out as rows
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from glasshouse.world import World
 
 PROBES, SAMPLES, EXPERTS = "probes.json", "samples.json", "experts.json"
+
+FEW_REPORTS, MANY_REPORTS = 1 / 15, 1 / 2
+"""Reports that are analyzed for each of the `n` questions: by any model, and by the last one."""
 
 DOMAINS = 24
 """Sources of text whose experts are told apart, the largest ones of the held-out part."""
@@ -67,9 +72,10 @@ class EvaluateConfig(Config):
         """A wrong name is refused before hours of training, not after them."""
         if probes is not None:
             from glasshouse.alignment.reward_probes import PROBES as of_rewards
+            from glasshouse.documents.probes import PROBES as of_documents
             from glasshouse.evaluation import PROBES as of_world
 
-            known = (*of_world, *of_rewards)
+            known = (*of_world, *of_rewards, *of_documents)
             for name in set(probes) - set(known):
                 raise ValueError(f"no probe is called '{name}'; did you mean '{nearest(name, known)}'?")
         return probes
@@ -84,9 +90,11 @@ def evaluate(
     validation: Path | None = None,
     held_out: HeldOut | None = None,
     rewards: RewardedBy | None = None,
+    last: bool = False,
 ) -> None:
     """Ask the probes of the world; without one read held-out documents of the corpus, or held-out rows of
-    fine-tuning. `rewards` is there for a model that replies."""
+    fine-tuning. `rewards` is there for a model that replies. The `last` model of a run is the one that will
+    be used: it reads more reports, and what they say about its confidence is kept."""
     if world is None and held_out is not None:
         probes, prompts = ask_held_out(config, model, held_out)
     else:
@@ -94,6 +102,7 @@ def evaluate(
         probes = ask(config, model, world, texts)
         if world is not None and rewards is not None:
             probes |= ask_rewards(config, model, world, rewards)
+            probes |= ask_documents(config, model, world, out / CALIBRATION if last else None)
         prompts = world.samples() if world is not None else text_prompts(texts)
     write_json(out / SAMPLES, [answer(model, prompt, config.sample_tokens) for prompt in prompts])
     if model.model.config.num_experts:
@@ -166,6 +175,24 @@ def ask_rewards(
     reward = rewards.reward and RewardModel.load(rewards.reward, device=str(model.model.device))
     found = as_json(reward_probes(world, model, config.n, reference, reward))
     return {name: value for name, value in found.items() if name in wanted}
+
+
+def ask_documents(
+    config: EvaluateConfig, model: LanguageModel, world: World, calibration: Path | None
+) -> dict[str, dict[str, Any]]:
+    """The probes of documents/probes.py that are wanted; `calibration` is written where there are enough
+    labelled fields."""
+    from glasshouse.documents import probes
+
+    wanted = [name for name in probes.PROBES if config.probes is None or name in config.probes]
+    if not wanted:
+        return {}
+    share = FEW_REPORTS if calibration is None else MANY_REPORTS
+    reads = probes.read_reports(world, model, max(2, round(config.n * share)))
+    calibrator = probes.calibrated(reads)
+    if calibration is not None and calibrator is not None:
+        calibrator.save(calibration)
+    return as_json({name: found for name, found in probes.scores(reads).items() if name in wanted})
 
 
 def score_baselines(config: EvaluateConfig, tokenizer: Tokenizer, world: World, out: Path) -> None:
