@@ -25,6 +25,7 @@ from glasshouse.documents.calibrator import Calibrator, Setting
 from glasshouse.documents.checks import run_checks
 from glasshouse.documents.confidence import overall, rated
 from glasshouse.documents.evidence import Evidence, quote_match
+from glasshouse.documents.familiarity import Familiar
 from glasshouse.documents.heard import Heard
 from glasshouse.documents.leaves import without_indices
 from glasshouse.documents.merging import PartFields, merge
@@ -75,7 +76,8 @@ class Analyzer:
     samples for each part; with several, fields are decided by majority. `chunk_tokens`: the most tokens of a
     part; by default what the context leaves, at most room.LIMIT. `calibration`: what labelled examples showed
     about this model's confidence. `examples`: few-shot examples for the prompt. Fields below
-    `min_confidence`, or whose confidence is unknown, are listed in `Result.review`.
+    `min_confidence`, or whose confidence is unknown, are listed in `Result.review`. `familiar`: of a model of
+    our own, what it was trained on; a document of another kind is told in the result's notices.
 
     Raises ConfigError for settings that cannot be.
     """
@@ -90,6 +92,7 @@ class Analyzer:
         calibration: Calibrator | None = None,
         examples: ExampleSource | None = None,
         min_confidence: float | None = None,
+        familiar: Familiar | None = None,
     ) -> None:
         if votes < 1:
             raise ConfigError(f"votes must be 1 or more, got {votes}", where="Analyzer")
@@ -100,6 +103,7 @@ class Analyzer:
         self.llm, self.votes, self.chunk_tokens = llm, votes, chunk_tokens
         self.pack = domain if isinstance(domain, Pack) else load_pack(domain)
         self.calibration, self.examples, self.min_confidence = calibration, examples, min_confidence
+        self.familiar = familiar
         self.proposed: dict[str, asyncio.Future[Schema]] = {}
 
     def analyze(
@@ -242,6 +246,9 @@ class _Work:
             self._note("schema_proposed", f"The fields were made from the instructions: {fields}")
         if not any(map(str.isalnum, document.text)):
             return self.failed("the document has no text")
+        if analyzer.familiar is not None:
+            strange = await asyncio.to_thread(analyzer.familiar.notice, document)
+            self.notices += () if strange is None else (strange,)
         pieces = await parts(
             self.heard,
             question,

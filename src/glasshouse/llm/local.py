@@ -77,6 +77,11 @@ class LocalLLM:
     def context(self) -> int | None:
         return self._engine.model.context
 
+    @property
+    def model(self) -> LanguageModel:
+        """For what an `LLM` is not asked: the probability of a given text."""
+        return self._engine.model
+
     async def complete(self, request: Request) -> Completion:
         """Turns of the user and their answers go, oldest first, from what the context cannot hold.
 
