@@ -276,8 +276,8 @@ def test_more_cells_than_are_read_are_told(monkeypatch: pytest.MonkeyPatch) -> N
     assert not read_xlsx(excel({"S": f"<sheetData>{rows}</sheetData>"}), "a.xlsx").flags
 
 
-def test_a_sheet_of_millions_of_empty_elements_takes_no_memory() -> None:
-    junk = "<x/>" * 1_500_000 + "<row>" * 100 + "<c/>" * 200_000 + "</row>" * 100
+def test_a_sheet_of_very_many_empty_elements_takes_no_memory() -> None:
+    junk = "<x/>" * 500_000 + "<row>" * 100 + "<c/>" * 100_000 + "</row>" * 100
     data = excel({"S": f"<sheetData>{junk}<row r='7'><c r='A7'><v>1</v></c></row></sheetData>"})
     tracemalloc.start()
     assert blocks(data)[1:] == [("table", "S!A7", "1")]

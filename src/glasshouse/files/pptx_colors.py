@@ -74,4 +74,5 @@ def transparent(fill: etree._Element | None) -> bool:
         return False
     if fill.tag == A + "noFill":
         return True
-    return any(alpha.get("val", "").rstrip("0%") == "" for alpha in fill.iter(A + "alpha"))
+    clear = {alpha.get("val") for alpha in fill.iter(A + "alpha")} & {"0", "0%"}
+    return fill.tag == A + "solidFill" and bool(clear)
