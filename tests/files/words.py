@@ -1,7 +1,8 @@
 """Hand-checked word lists of the fixtures, kept as counts of short hashes so that no text is copied here.
 
 `fixture_words/<file name>.json` is {"hash": count}: every word that a reader of the file sees, as often as it
-stands there. The lists were checked against pictures of the pages, not against another converter.
+stands there. The lists were checked against pictures of the pages, not against another converter's output:
+words that only a picture shows are in them, and words broken at the end of a line are whole.
 """
 
 from __future__ import annotations

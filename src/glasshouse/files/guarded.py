@@ -27,8 +27,8 @@ from glasshouse.files.document import Block, Document, Flag
 
 MEMORY = 2 << 30
 """Bytes of address space of a child; Python with the readers takes about a quarter of it."""
-SECONDS = 120.0
-"""For one file."""
+SECONDS = 300.0
+"""For one file: 5,000 full pages of a PDF take about 200."""
 MAX_ANSWER = 512 << 20
 """Bytes of one document as JSON."""
 MAX_FILES = 200
