@@ -504,8 +504,8 @@ def _priced(unit: _Unit, spans: list[tuple[int, int]], price: float) -> list[tup
 
 
 _CLAUSE = re.compile(r"(?<=[;:；：—])\s+|(?<=[；：])")
-_COMMA = re.compile(r"(?<=[,)])\s+|(?<=[，、])|\s+(?=\()")
-_LINE = re.compile(r"\s*\n\s*")
+_COMMA = re.compile(r"(?<=[,)])\s+|(?<=[，、])|(?<!\s)\s++(?=\()")
+_LINE = re.compile(r"\n\s*+")
 _CELL = re.compile(r"(?<=\|)\s+")
 _SPACE = re.compile(r"\s+")
 

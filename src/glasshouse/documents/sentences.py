@@ -19,7 +19,7 @@ _STOP = re.compile(
     r"(?:(?P<dots>\.(?:[ \u00a0]\.)+|\.{2,}|…+)|(?P<dot>\.)|[!?]+|(?P<wide>[。！？｡।؟۔]+))"
     rf"(?P<closers>[{_CLOSERS}]*)"
 )
-_PARAGRAPH = re.compile(r"[^\S\n]*\n[^\S\n]*\n\s*|\f\s*")
+_PARAGRAPH = re.compile(r"\n[^\S\n]*+\n\s*+|\f\s*+")
 _WORD_BEFORE = re.compile(r"[^\s(\[{“\"‘'«/—–,;]+\Z")
 _NEXT_WORD = re.compile(r"[\w'’-]+")
 MARKER = re.compile(
