@@ -7,7 +7,7 @@ import re
 import unicodedata
 from typing import Any
 
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE)
 _MONEY = re.compile(r"^(?P<sign>-?)\s*[$€£¥]\s*")
 
 
@@ -46,11 +46,12 @@ def as_number(text: str) -> float | None:
     >>> as_number("$ 1,452.4"), as_number("(12)"), as_number("12%"), as_number("1,2,3")
     (1452.4, -12.0, None, None)
     """
-    text = text.strip().replace("−", "-")
-    bracketed = text.startswith("(") and text.endswith(")")
-    plain = _MONEY.sub(lambda found: found["sign"], text[1:-1].strip() if bracketed else text)
-    plain = _MONEY.sub("", plain[1:-1].strip()) if plain.startswith("(") and plain.endswith(")") else plain
-    if not _NUMBER.fullmatch(plain) or not any(character.isdigit() for character in plain):
+    plain, bracketed = text.strip().replace("−", "-"), False
+    for _ in range(2):  # the sign of the currency stands before the bracket or in it
+        plain = _MONEY.sub(lambda found: found["sign"], plain)
+        if plain.startswith("(") and plain.endswith(")") and not bracketed:
+            plain, bracketed = plain[1:-1].strip(), True
+    if not _NUMBER.fullmatch(plain):
         return None
     number = float(plain.replace(",", ""))
     if not math.isfinite(number):
