@@ -1,9 +1,9 @@
 """Chunks of all 407 contracts: which labelled clauses are cut, and that each was past saving.
 
-A chunker does not know the labels. It promises that no sentence, no numbered section inside a paragraph and no
-paragraph that fits the limit is cut. So a labelled clause is cut only where it is longer than the limit, where
-it goes over several paragraphs, or where its paragraph is longer than the limit and the clause holds a sentence's
-end (or its one sentence is longer too).
+A chunker does not know the labels. It promises that no sentence, no numbered section inside a paragraph and
+no paragraph that fits the limit is cut. So a labelled clause is cut only where it is longer than the limit,
+where it goes over several paragraphs, or where its paragraph is longer than the limit and the clause holds a
+sentence's end (or its one sentence is longer too).
 """
 
 from __future__ import annotations

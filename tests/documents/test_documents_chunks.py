@@ -47,9 +47,19 @@ def of(*blocks: tuple[str, str] | str, **more: int) -> Document:
     return builder.document("a.txt", "text")
 
 
-SENTENCES = ["The cat sat on the mat.", "It rained.", "Who knows; perhaps, in the end, nobody does?", "1.2 Fees.",
-             "(a) The buyer pays the price that was agreed on.", "Acme Inc. agreed", "x" * 40, "a, b, c, d, e, f, g, h",
-             "多くの人が来た。本を読む。", "of the\nwrapped line", "Total | 5 | 6\nMore | 7 | 8"]  # fmt: skip
+SENTENCES = [
+    "The cat sat on the mat.",
+    "It rained.",
+    "Who knows; perhaps, in the end, nobody does?",
+    "1.2 Fees.",
+    "(a) The buyer pays the price that was agreed on.",
+    "Acme Inc. agreed",
+    "x" * 40,
+    "a, b, c, d, e, f, g, h",
+    "多くの人が来た。本を読む。",
+    "of the\nwrapped line",
+    "Total | 5 | 6\nMore | 7 | 8",
+]
 BLOCKS = st.tuples(
     st.sampled_from(
         ["paragraph", "paragraph", "heading1", "heading2", "list_item", "table", "code", "caption"]
