@@ -20,13 +20,18 @@ def evaluate_documents(
     from glasshouse.core.model_folders import resolve_model
     from glasshouse.core.storage import write_json
     from glasshouse.documents.evaluation.suite import SuiteConfig, run_documents
+    from glasshouse.llm.blocking import wait
     from glasshouse.llm.open import open_llm
     from glasshouse.llm.stack import standard
 
     config = SuiteConfig.parse(apply_overrides({}, settings), "eval")
     folder = _folder(data)
-    llm = open_llm(str(resolve_model(None)) if model is None else model)
-    reports = run_documents(standard(llm, at_once=config.at_once, dollars=config.dollars), folder, config)
+    opened = open_llm(str(resolve_model(None)) if model is None else model)
+    llm = standard(opened, at_once=config.at_once, dollars=config.dollars)
+    try:
+        reports = run_documents(llm, folder, config)
+    finally:
+        wait(llm.close())
     figures = {name: report.figures for name, report in reports.items()}
     if out is not None:
         write_json(out, figures)
