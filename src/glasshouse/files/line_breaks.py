@@ -19,10 +19,13 @@ Known = Callable[[str], bool]
 
 def join_lines(lines: Iterable[str], known: Known) -> str:
     """The lines with a space between two, or nothing where a word goes on."""
-    text = ""
+    parts: list[str] = []
     for line in lines:
-        text = line if not text else join(text, line, known)
-    return text
+        if parts:
+            parts[-1], between = _bond(parts[-1], line, known)
+            parts.append(between)
+        parts.append(line)
+    return "".join(parts)
 
 
 def join(text: str, line: str, known: Known) -> str:
@@ -31,15 +34,23 @@ def join(text: str, line: str, known: Known) -> str:
     A hyphen at the end goes where small letters follow it. It stays where the word is written with one
     elsewhere in the document ("long-term"), before a capital and between figures.
     """
-    broken, goes_on = _LAST.search(text), _FIRST.match(line)
+    return join_lines((text, line), known)
+
+
+def _bond(before: str, line: str, known: Known) -> tuple[str, str]:
+    """The line before without a hyphen that has to go, and what stands between the two."""
+    broken, goes_on = last_half(before), _FIRST.match(line)
     if broken and goes_on:
-        head, tail = broken[1], goes_on[0]
-        if keeps_hyphen(head, tail, known):
-            return text[: broken.start(2)] + "-" + line
-        return text[: broken.start(2)] + line
-    if text.endswith("\u00ad"):
-        text = text[:-1]
-    return text + line if text.endswith(_NO_SPACE_AFTER) else f"{text} {line}"
+        return (before if keeps_hyphen(broken, goes_on[0], known) else before[:-1]), ""
+    if before.endswith("\u00ad"):
+        before = before[:-1]
+    return before, "" if before.endswith(_NO_SPACE_AFTER) else " "
+
+
+def last_half(text: str) -> str | None:
+    """The letters before a hyphen at the end of a text, of long ones the last hundred."""
+    found = _LAST.search(text[-100:])  # only there: a search of all of a long text takes long
+    return found[1] if found else None
 
 
 def keeps_hyphen(head: str, tail: str, known: Known) -> bool:

@@ -170,6 +170,8 @@ def _marked(text: str) -> bool:
 
 def _is_heading(group: Sequence[Line], body: Body) -> bool:
     """Whether lines are written as a heading: larger than the body, bold where that is not, in capitals."""
+    if len(group) > 6:
+        return False
     text = " ".join(line.text for line in group)
     if len(text) > _MAX_HEADING or text.endswith((",", ";")) or not any(letter.isalpha() for letter in text):
         return False
@@ -290,7 +292,7 @@ def _below(rows: list[Line], line: Line) -> bool:
     if before.baseline - line.baseline > 4 * max(before.size, line.size) or before.turn != line.turn:
         return False
     if len(cells) == 1:
-        left, right = min(row.left for row in rows), max(row.right for row in rows)
+        left, right = min(row.left for row in rows[-9:]), max(row.right for row in rows[-9:])
         return len(_cells(before)) > 1 and cells[0].right - cells[0].left < 0.4 * (right - left)
     recent = [cell for row in rows[-3:] for cell in _cells(row)]
     return sum(any(_overlap(cell, other) for other in recent) for cell in cells) >= 2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from glasshouse.core.errors import DataError
 from glasshouse.files.document import Builder, Document, Flag
-from glasshouse.files.line_breaks import keeps_hyphen
+from glasshouse.files.line_breaks import keeps_hyphen, last_half
 from glasshouse.files.page_layout import Line, lines_of
 from glasshouse.files.paragraphs import Body, Paragraph, goes_on, paragraphs_of, set_levels
 from glasshouse.files.pdf_visibility import visible
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     import pypdfium2
 
 MAX_PAGES = 5_000
-MAX_CHARACTERS = 20_000_000
-"""Of all pages together: about 8,000 pages of a book."""
+MAX_CHARACTERS = 10_000_000
+"""Of all pages together: about 4,000 pages of a book."""
+MAX_PAGE_CHARACTERS = 1_000_000
+"""Of one page: a full page of a newspaper has about 30,000."""
 MAX_HIDDEN = 20_000
 """Characters of hidden text that are told."""
 MAX_ANNOTATIONS = 10_000
@@ -36,7 +38,6 @@ _METADATA = {
     "Keywords": "keywords",
     "CreationDate": "date",
 }
-_BROKEN_WORD = re.compile(r"(\w+)-$")
 _FIRST_WORD = re.compile(r"\w+[^\w\s]*\s*")
 
 
@@ -137,7 +138,7 @@ class _Reading:
             self.lines.append([])
 
     def _read(self, page: pypdfium2.PdfPage, number: int) -> None:
-        words, more = words_on(page, MAX_CHARACTERS - self.characters)
+        words, more = words_on(page, min(MAX_PAGE_CHARACTERS, MAX_CHARACTERS - self.characters))
         self.cut |= more
         seen = visible(page, words)
         hidden = [word.text for word, is_seen in zip(words, seen, strict=True) if not is_seen]
@@ -313,9 +314,9 @@ def _join_across_pages(pages: list[list[Paragraph]], known: Any) -> None:
             continue
         after = paragraphs[0]
         if before is not None and goes_on(before, after):
-            broken, tail = _BROKEN_WORD.search(before.text), _FIRST_WORD.match(after.text)
+            broken, tail = last_half(before.text), _FIRST_WORD.match(after.text)
             if broken and tail and tail.end() < len(after.text):
-                keep = keeps_hyphen(broken[1], tail[0].strip(), known)
+                keep = keeps_hyphen(broken, tail[0].strip(), known)
                 before.text = (before.text if keep else before.text[:-1]) + tail[0].strip()
                 after.text = after.text[tail.end() :]
                 # What goes on is told by its first letter, which may now be any.

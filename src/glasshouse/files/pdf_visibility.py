@@ -20,6 +20,7 @@ CONTRAST = 16
 """Of 255: colours closer than this look the same."""
 SAME = 0.85
 """Share of a word's box in the word's own colour from which the ground has it too: ink alone covers less."""
+_SMALL = 4.0  # pixels
 _CLEAR = 64  # of 255: ink that differs so much from the mean of its box is seen, without looking closer
 
 
@@ -46,7 +47,9 @@ def _is_visible(word: Word, picture: _Picture, images: list[Box]) -> bool:
         return False
     if fill is not None and _is_clear(region[:, :, 1], fill[1]):
         return True
-    return _spread(region) >= CONTRAST and (fill is None or _share_near(region, fill) < SAME)
+    # Of letters of few pixels little ink is left in the picture.
+    enough = CONTRAST if word.style.size * picture.scale >= _SMALL else CONTRAST // 8
+    return _spread(region) >= enough and (fill is None or _share_near(region, fill) < SAME)
 
 
 def _is_clear(green: np.ndarray, ink: int) -> bool:
@@ -122,7 +125,7 @@ class _Picture:
         import pypdfium2.raw as pdfium
 
         width, height = page.get_size()
-        scale = min(SCALE, MAX_SIDE / max(width, height, 1.0))
+        self.scale = scale = min(SCALE, MAX_SIDE / max(width, height, 1.0))
         bitmap = page.render(scale=scale, rev_byteorder=True)  # type: ignore[arg-type]
         self._pixels = bitmap.to_numpy()[:, :, :3]
         self._rows, self._columns = self._pixels.shape[:2]
