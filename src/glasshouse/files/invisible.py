@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from glasshouse.files.document import Flag
+
 # Soft hyphen, word joiner, byte-order mark: they only say where lines may break. The zero-width space stays,
 # because it is the word boundary of Thai and Khmer.
 _BREAKS = re.compile("[\u00ad\u2060\ufeff]")
@@ -12,6 +14,13 @@ _BREAKS = re.compile("[\u00ad\u2060\ufeff]")
 _TAGS = re.compile("(\U0001f3f4[\U000e0020-\U000e007f]{1,10})|[\U000e0000-\U000e007f]+")
 
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f]")
+
+
+def smuggled_flags(words: str) -> tuple[Flag, ...]:
+    """What to say of a file with words in characters that are not drawn; nothing where there are none."""
+    if not words.strip():
+        return ()
+    return (Flag("hidden_text", "Words stand in characters that are never drawn.", text=words[:10_000]),)
 
 
 def visible(text: str) -> tuple[str, str]:

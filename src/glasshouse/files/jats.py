@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from glasshouse.core.errors import DataError
 from glasshouse.files.document import Builder, Document, Kind
 from glasshouse.files.grid import Grid
-from glasshouse.files.invisible import visible
+from glasshouse.files.invisible import smuggled_flags, visible
 from glasshouse.files.xml import local_name, parse_xml, span
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def read_jats(data: bytes, name: str) -> Document:
         writer.article(article, 1)
     if not writer.builder.characters:
         raise DataError("the article has no text", where=name, fix="check that the download is whole")
-    return writer.builder.document(name, "jats", metadata=metadata)
+    return writer.builder.document(name, "jats", metadata=metadata, flags=smuggled_flags(writer.smuggled))
 
 
 def text_of(element: lxml.etree._Element) -> str:
@@ -190,10 +190,12 @@ class _Writer:
 
     def __init__(self) -> None:
         self.builder = Builder()
-        self._notes: list[lxml.etree._Element] = []  # footnotes inside the open paragraph
+        self.smuggled = ""  # words in characters that are not drawn
 
     def add(self, text: str, kind: Kind = "paragraph", level: int | None = None) -> None:
-        self.builder.add(visible(text)[0], kind, level=level)
+        text, words = visible(text)
+        self.smuggled += words
+        self.builder.add(text, kind, level=level)
 
     def heading(self, text: str, level: int) -> None:
         self.add(text, "heading", min(level, _HIGHEST))

@@ -7,7 +7,7 @@ import re
 from glasshouse.core.errors import DataError
 from glasshouse.files.charset import decode
 from glasshouse.files.document import Builder, Document, Flag
-from glasshouse.files.invisible import visible
+from glasshouse.files.invisible import smuggled_flags, visible
 
 MAX_BYTES = 200_000_000
 
@@ -50,8 +50,4 @@ def plain_text(data: bytes, name: str) -> tuple[str, tuple[Flag, ...]]:
     flags: list[Flag] = []
     if broken := text.count("\ufffd") - data.count("\ufffd".encode()):
         flags.append(Flag("broken", f"{broken:,} characters are not in the encoding of the others."))
-    if smuggled.strip():
-        flags.append(
-            Flag("hidden_text", "Words stand in characters that are never drawn.", text=smuggled[:10_000])
-        )
-    return text, tuple(flags)
+    return text, (*flags, *smuggled_flags(smuggled))

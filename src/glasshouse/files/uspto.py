@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from glasshouse.core.errors import DataError
 from glasshouse.files.document import Builder, Document, Kind
 from glasshouse.files.grid import Grid
-from glasshouse.files.invisible import visible
+from glasshouse.files.invisible import smuggled_flags, visible
 from glasshouse.files.plain import plain_text
 from glasshouse.files.xml import local_name, parse_xml
 
@@ -55,7 +55,7 @@ def read_uspto(data: bytes, name: str) -> Document:
     writer.parts(root)
     if not writer.builder.characters:
         raise DataError("the patent has no text", where=name, fix="check that the download is whole")
-    return writer.builder.document(name, "uspto", metadata=metadata)
+    return writer.builder.document(name, "uspto", metadata=metadata, flags=smuggled_flags(writer.smuggled))
 
 
 def _metadata(root: lxml.etree._Element) -> dict[str, str]:
@@ -120,9 +120,12 @@ class _Writer:
 
     def __init__(self) -> None:
         self.builder = Builder()
+        self.smuggled = ""  # words in characters that are not drawn
 
     def add(self, text: str, kind: Kind = "paragraph", level: int | None = None) -> None:
-        self.builder.add(visible(text)[0], kind, level=level)
+        text, words = visible(text)
+        self.smuggled += words
+        self.builder.add(text, kind, level=level)
 
     def parts(self, root: lxml.etree._Element) -> None:
         for part in root:
