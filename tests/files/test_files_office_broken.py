@@ -1,4 +1,4 @@
-"""Whatever is changed in a part of an Office file, it is read or refused: nothing but a DataError comes out."""
+"""Whatever is changed in an Office file, it is read or refused: nothing but a DataError comes out."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ def test_changed_attributes_and_missing_parts_are_read_or_refused(kind: str, dra
         parts[name] = text[: found.start(1)] + new + text[found.end(1) :]
     try:
         document = read(packed(parts), "a")
-    except DataError as error:
-        assert "(a" in str(error)  # it names the file
-    else:
-        assert all(document.slice(block).strip() for block in document.blocks)
+    except DataError:
+        return
+    assert all(document.slice(block).strip() for block in document.blocks)
 
 
 def test_records_of_a_stream_have_their_parts_and_no_more() -> None:
-    text = '<x:a xmlns:x="u"><h n="1"/><x:r k="v"><t>one</t><p><t>no</t></p><t>t&amp;<b>w</b>o</t></x:r><t>no</t></x:a>'
+    record = '<x:r k="v"><t>one</t><p><t>no</t></p><t>t&amp;<b>w</b>o</t></x:r>'
+    text = f'<x:a xmlns:x="u"><h n="1"/>{record}<t>no</t></x:a>'
     head, record = stream_xml(io.BytesIO(text.encode()), "f", whole=["r"], heads=["h"], without="p")
     assert (head.tag, head.get("n"), head.get("m", "?")) == ("h", "1", "?")
     assert (record.tag, record.attributes) == ("r", {"k": "v"})
@@ -104,7 +104,7 @@ def test_records_of_a_stream_have_their_parts_and_no_more() -> None:
         "<a",
         "",
         "<!DOCTYPE a><a/>",
-        '<?xml version="1.0" encoding="none"?><a/>',
+        '<?xml version="1.0" encoding="x"?><a/>',
         "<a>&nbsp;</a>",
     ],
 )
