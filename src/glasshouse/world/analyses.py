@@ -82,20 +82,22 @@ REPLIES: dict[str, Callable[[Filing], dict[str, Any]]] = {
     "summary": summary,
     "sentiment": sentiment,
 }
-_SHARES = ("extraction", "classification", "summary", "classification", "sentiment")
-"""In turn: what two events make of a quarter is harder than the rest."""
-
-_ONE_EVENT = frozenset({"summary", "sentiment"})
-"""With two, report and reply would not fit into 256 tokens."""
+_TURNS = (
+    ("extraction", 0, 2),
+    ("classification", 0, 2),
+    ("summary", 0, 1),
+    ("classification", 2, 2),
+    ("sentiment", 0, 1),
+)
+"""Tasks with the least and the most events of their reports. Which of two comes first is what is hardest to
+learn; with two, a summary or a sentiment and its report would not fit into 256 tokens."""
 
 
 def analyses(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
     """Endless analyses of reports, each drawn anew."""
     several = filings(land, rng, split)
-    for name in cycle(_SHARES):
-        filing = next(several)
-        while name in _ONE_EVENT and len(filing.events) > 1:
-            filing = next(several)
+    for name, least, most in cycle(_TURNS):
+        filing = next(filing for filing in several if least <= len(filing.events) <= most)
         reply = REPLIES[name](filing)
         yield Task(
             ask(REQUESTS[name].format(document=filing.text)),
