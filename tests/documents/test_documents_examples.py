@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from glasshouse.documents.analyzer import Analyzer
-from glasshouse.documents.load import load
+from glasshouse.documents.loading import load
 
 FOLDER = Path(__file__).parents[2] / "examples" / "documents"
 RIGHT = {

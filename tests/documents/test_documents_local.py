@@ -11,7 +11,7 @@ from jsonschema_rs import validator_for
 from tests.files.words import fixture_file
 
 from glasshouse.documents.analyzer import Analyzer
-from glasshouse.documents.load import load
+from glasshouse.documents.loading import load
 from glasshouse.documents.quotable import quotable
 from glasshouse.documents.reply_schema import plain_schema, reply_schema
 from glasshouse.files.document import Builder

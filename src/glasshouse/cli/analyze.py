@@ -204,7 +204,7 @@ class _Asked:
         """One document onto the terminal."""
         import asyncio
 
-        from glasshouse.documents.load import load
+        from glasshouse.documents.loading import load
         from glasshouse.llm.stack import standard
 
         document = load(path)
