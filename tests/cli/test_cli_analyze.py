@@ -7,7 +7,8 @@ import pytest
 from tests.documents import folder_kills
 from tests.llm.scripted_server import Reply, Wire
 
-from glasshouse.cli.analyze import TaskName, default_domain
+from glasshouse.cli.analyze import TaskName
+from glasshouse.documents.own_model import OwnModel
 from glasshouse.documents.result import TASKS
 
 
@@ -152,7 +153,6 @@ def test_models_of_the_invented_world_have_its_domain(tmp_path):
     for name, text in (("pocket", "name: pocket\nworld: {people: 5}\n"), ("own", "name: own\n")):
         (tmp_path / name / "sft" / "model").mkdir(parents=True)
         (tmp_path / name / "recipe.yaml").write_text(text)
-    assert default_domain(str(tmp_path / "pocket")) == "land"
-    assert default_domain(str(tmp_path / "pocket" / "sft" / "model")) == "land"
-    assert default_domain(str(tmp_path / "own" / "sft" / "model")) == "general"
-    assert default_domain("openai:gpt-5-mini") == "general"
+    assert OwnModel.at(tmp_path / "pocket" / "sft" / "model").domain == "land"
+    assert OwnModel.at(tmp_path / "own" / "sft" / "model").domain is None
+    assert OwnModel.named("openai:gpt-5-mini") is None

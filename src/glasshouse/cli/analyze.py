@@ -18,6 +18,7 @@ from glasshouse.core.errors import GlasshouseError, UsageError
 if TYPE_CHECKING:
     from glasshouse.documents.analyzer import Analyzer
     from glasshouse.documents.folder import Outcome
+    from glasshouse.documents.own_model import OwnModel
     from glasshouse.documents.packs.pack import Pack
     from glasshouse.llm.interface import LLM
 
@@ -137,32 +138,26 @@ def analyze(
     One document is shown here. Several go to a file, with a page for the browser beside it; what is done is
     not done again, whenever the command is stopped and started.
     """
+    from glasshouse.documents.own_model import OwnModel
     from glasshouse.documents.packs.pack import load_pack
     from glasshouse.llm.open import open_llm
 
     name = str(_newest()) if model is None else model
-    pack = load_pack(domain or default_domain(name))
-    job = _Asked(task.value, _schema(schema), instructions, pack, votes, min_confidence, corrections)
+    own = OwnModel.named(name)
+    pack = load_pack(domain or (own and own.domain) or "general")
+    llm = open_llm(name)
+    job = _Asked(
+        task.value, _schema(schema), instructions, pack, votes, min_confidence, corrections, own, llm
+    )
     many = out is not None or len(paths) > 1 or paths[0].is_dir()
     if not many and (fresh or retry_failed):
         raise UsageError("one document is shown here and kept nowhere", fix="name a file with --out")
     if not many:
-        job.show(open_llm(name), paths[0], at_once, dollars, tokens, json)
+        job.show(llm, paths[0], at_once, dollars, tokens, json)
         return
     out = out or RESULTS
-    outcome = job.write(open_llm(name), paths, out, at_once, dollars, tokens, fresh, retry_failed)
+    outcome = job.write(llm, paths, out, at_once, dollars, tokens, fresh, retry_failed)
     _tell(outcome, out, json)
-
-
-def default_domain(model: str) -> str:
-    """Models of the invented world know its documents alone: the pack "land"; "general" for all others."""
-    from glasshouse.core.config import load_yaml
-
-    path = Path(model)
-    for folder in (path, *path.parents[:3]):
-        if (folder / "recipe.yaml").is_file():
-            return "general" if load_yaml(folder / "recipe.yaml").get("world") is None else "land"
-    return "general"
 
 
 class _Asked:
@@ -177,14 +172,20 @@ class _Asked:
         votes: int,
         min_confidence: float | None,
         corrections: Path | None,
+        own: OwnModel | None,
+        llm: LLM,
     ) -> None:
         self.task, self.schema, self.instructions, self.pack = task, schema, instructions, pack
         self.votes, self.min_confidence, self.corrections = votes, min_confidence, corrections
-        self.examples = self.calibration = None
+        self.examples = self.calibration = self.familiar = None
+        if own is not None:
+            self.calibration = own.calibration(llm.name)
+            self.familiar = own.familiar(llm)
         if corrections is not None:
             from glasshouse.documents.correction_store import opened
 
-            self.examples, self.calibration = opened(corrections)
+            self.examples, fitted = opened(corrections)
+            self.calibration = fitted or self.calibration
 
     def analyzer(self, llm: LLM) -> Analyzer:
         from glasshouse.documents.analyzer import Analyzer
@@ -196,6 +197,7 @@ class _Asked:
             calibration=self.calibration,
             examples=self.examples,
             min_confidence=self.min_confidence,
+            familiar=self.familiar,
         )
 
     def show(
@@ -238,6 +240,7 @@ class _Asked:
         retry_failed: bool,
     ) -> Outcome:
         """Many documents into a file, and its overview."""
+        from glasshouse.core.storage import hash_json
         from glasshouse.documents.find import find_documents
         from glasshouse.documents.folder import Job, analyze_documents
         from glasshouse.documents.overview import write_overview
@@ -247,6 +250,8 @@ class _Asked:
         found = find_documents(paths, SUFFIXES)
         settings: dict[str, Any] = {"votes": self.votes, "min_confidence": self.min_confidence}
         settings["content of the domain"] = _hash(self.pack)
+        if self.calibration is not None:
+            settings["calibration"] = hash_json(self.calibration.model_dump(mode="json"))
         if self.corrections is not None:
             from glasshouse.documents.correction_store import state
 

@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import json as json_module
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -179,15 +179,21 @@ def export(
     A third of the documents is kept back: on those `documents promote` sees whether the model has got better.
     """
     from glasshouse.documents.correction_store import opened
+    from glasshouse.llm.blocking import wait
+    from glasshouse.llm.open import open_llm
 
     if sft is None and preferences is None:
         raise UsageError("nothing is to be written", fix="name a file with --sft or --preferences")
     corrections, _ = opened(store)
-    prompts = _Prompts(_name(model), corrections, domain)
-    if sft is not None:
-        typer.echo(f"{corrections.write_sft(sft, prompts.of)} conversations in {sft}")
-    if preferences is not None:
-        typer.echo(f"{corrections.write_preferences(preferences, prompts.of)} pairs in {preferences}")
+    llm = open_llm(_name(model))
+    try:
+        prompts = _Prompts(llm, domain)
+        if sft is not None:
+            typer.echo(f"{corrections.write_sft(sft, prompts.of)} conversations in {sft}")
+        if preferences is not None:
+            typer.echo(f"{corrections.write_preferences(preferences, prompts.of)} pairs in {preferences}")
+    finally:
+        wait(llm.close())
 
 
 @app.command(epilog="Example:  glasshouse documents promote runs/pocket runs/adapted --store corrections")
@@ -358,39 +364,18 @@ class _Session:
 
 
 class _Prompts:
-    """The messages that a model is asked with, for each lesson."""
+    """The messages that a model is asked with, for each lesson, by an analyzer of the lesson's domain."""
 
-    def __init__(self, model: str, corrections: Corrections, domain: Path | None) -> None:
-        async def work() -> dict[int, list[dict[str, Any]]]:
-            from glasshouse.llm.open import open_llm
-
-            llm = open_llm(model)
-            try:
-                return {
-                    index: await _messages(llm, lesson, domain)
-                    for index, lesson in enumerate(corrections.lessons())
-                }
-            finally:
-                await llm.close()
-
-        lessons = corrections.lessons()
-        made = asyncio.run(work())
-        self._made = {_key(lesson): made[index] for index, lesson in enumerate(lessons)}
+    def __init__(self, llm: LLM, domain: Path | None) -> None:
+        self._llm, self._domain = llm, domain
+        self._asked: dict[str, Callable[[Lesson], list[dict[str, Any]]]] = {}
 
     def of(self, lesson: Lesson) -> list[dict[str, Any]]:
-        return self._made[_key(lesson)]
+        from glasshouse.documents.lesson_prompt import as_asked
 
-
-def _key(lesson: Lesson) -> tuple[str, str, str, str]:
-    return lesson.sha256, lesson.task, lesson.domain, lesson.text
-
-
-async def _messages(llm: LLM, lesson: Lesson, domain: Path | None) -> list[dict[str, Any]]:
-    analyzer = _analyzer(llm, lesson.domain, domain)
-    question = await analyzer.question(
-        llm, lesson.task, lesson.schema, lesson.instructions or "", lesson.text
-    )
-    return list(question.request(llm, 1, lesson.text).messages)
+        if lesson.domain not in self._asked:
+            self._asked[lesson.domain] = as_asked(_analyzer(self._llm, lesson.domain, self._domain))
+        return self._asked[lesson.domain](lesson)
 
 
 def _cases(store: Path) -> list[Case]:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from glasshouse.core.model_folders import ANALYSIS_CALIBRATION
+from glasshouse.core.errors import UsageError
+from glasshouse.core.model_folders import ANALYSIS_CALIBRATION, resolve_model
 from glasshouse.documents.calibrator import Calibrator
 from glasshouse.documents.familiarity import Familiar
 from glasshouse.documents.probes import DOMAIN
+from glasshouse.llm.local import LocalLLM
 
 if TYPE_CHECKING:
-    from glasshouse.inference import LanguageModel
+    from glasshouse.llm.interface import LLM
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class OwnModel:
         path = Path(folder)
         run = path.parent.parent
         return cls(run, path.parent.name) if (run / "recipe.yaml").is_file() else None
+
+    @classmethod
+    def named(cls, name: str | Path) -> OwnModel | None:
+        """By the name that `open_llm` takes."""
+        try:
+            return cls.at(resolve_model(name))
+        except UsageError:  # of another machine, or of no run
+            return None
 
     @property
     def domain(self) -> str | None:
@@ -49,6 +59,6 @@ class OwnModel:
         ]
         return calibrator.model_copy(update={"fitted": tuple(fitted)})
 
-    def familiar(self, model: LanguageModel) -> Familiar | None:
-        """By the texts that the run held out; None where it kept none."""
-        return Familiar.of_run(model, self.run)
+    def familiar(self, llm: LLM) -> Familiar | None:
+        """By the texts that the run held out; None where it kept none, or where others run the model."""
+        return Familiar.of_run(llm.model, self.run) if isinstance(llm, LocalLLM) else None
