@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import re
 import unicodedata
 from pathlib import Path
@@ -295,10 +296,11 @@ COMMON = "the of party shall notice term days agreement pay sum fee goods order 
 WORDS = COMMON.split(" ")
 
 
-@given(st.randoms(use_true_random=False), st.integers(8, 150), st.integers(20, 2000))
+@given(st.integers(0, 2**32).map(random.Random), st.integers(15, 150), st.integers(20, 2000))
 @settings(max_examples=40, deadline=None)
 def test_a_changed_quote_is_found_where_it_was_put(rng, length, around):
-    """In a text of few words, all of them common, where the seeds say little."""
+    """In a text of few words, all of them common, where the seeds say little. (Of a shorter quote the first
+    or last word is more than a tenth, and may be left out where it is the changed one.)"""
     text = rng.choices(WORDS, k=around)
     planted = [rng.choice(WORDS) + rng.choice("aeiou") for _ in range(length)]
     at = rng.randrange(around)
