@@ -42,6 +42,7 @@ bench: $(VENV)/.parity
 	$(BIN)/python benchmarks/determinism.py
 	$(BIN)/python benchmarks/llm_overhead.py
 	$(BIN)/python benchmarks/routing.py
+	$(if $(GLASSHOUSE_TEST_DATA),$(BIN)/python benchmarks/documents.py $(if $(LANGEXTRACT),--langextract $(LANGEXTRACT)),@echo "set GLASSHOUSE_TEST_DATA for quotes of real contracts (and LANGEXTRACT to a Python that has it)")
 	$(if $(GLASSHOUSE_TEST_DATA),$(BIN)/python benchmarks/alignment.py,@echo "set GLASSHOUSE_TEST_DATA for alignment beside trl")
 	$(if $(GLASSHOUSE_TEST_DATA),$(BIN)/python benchmarks/preference_reward.py,@echo "set GLASSHOUSE_TEST_DATA for a reward model on real pairs")
 	$(if $(MODEL),$(BIN)/python benchmarks/serving.py --model $(MODEL),@echo "set MODEL=runs/pocket/sft/model for many clients at once")
