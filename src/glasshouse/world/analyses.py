@@ -17,11 +17,11 @@ from glasshouse.world.land import Land, Split
 from glasshouse.world.task import Task, ask
 
 LABELS = (*EVENTS, ORDINARY)
-REQUESTS = {
-    "extraction": "Give each field of this report with its quote.\n{document}",
-    "classification": "Say what kind of quarter this report tells of, with quotes.\n{document}",
-    "summary": "Sum up this report, with quotes.\n{document}",
-    "sentiment": "Say how this report feels, with quotes.\n{document}",
+REQUESTS = {  # unlike the requests for a plain report (reports.py), whose reply has another form
+    "extraction": "Analysis of the fields, with quotes:\n{document}",
+    "classification": "Analysis of the kind of quarter, with quotes:\n{document}",
+    "summary": "Analysis in short, with quotes:\n{document}",
+    "sentiment": "Analysis of the feelings, with quotes:\n{document}",
 }
 _FEELINGS = {
     "good": "positive",
