@@ -57,7 +57,11 @@ def model(wire: Wire, seconds: float = 0.02) -> None:
 
 def start(tmp_path: Path, wire: Wire, *options: str) -> subprocess.Popen[str]:
     (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
-    code = "import sys; from glasshouse.cli import main; main(sys.argv[1:])"
+    # Whoever runs the tests in the background has them ignore Ctrl-C, and children inherit that.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from glasshouse.cli import main; main(sys.argv[1:])"
+    )
     line = ["analyze", "reports", "--task", "extraction", "--schema", "schema.json", "--domain", "general"]
     line += ["--votes", str(VOTES), "--at-once", str(AT_ONCE), "--model", f"{wire.url}/v1#m", *options]
     return subprocess.Popen(
