@@ -84,7 +84,7 @@ ROUNDS = (
     _Round("harmful", 0.5, 32, {"harmful_compliance": _complied, "explained_refusals": _explained}),
     _Round("harmless", 0.5, 32, {"over_refusal": _refused}),
     _Round("open", 0.25, 96, {"reply_words": _words}),
-    _Round("reports", 0.5, 72, {"format_validity": _valid_json, "report_field_accuracy": _field_accuracy}),
+    _Round("reports", 0.25, 72, {"format_validity": _valid_json, "report_field_accuracy": _field_accuracy}),
 )
 GOLD = {kind: f"gold_{kind}" for kind in ("open", "strangers", "harmful", "harmless")}
 """Rounds whose replies the world's exact judge reads too, at most 1 each (world/gold.py): their probes."""
