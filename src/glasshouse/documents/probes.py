@@ -23,6 +23,7 @@ from glasshouse.documents.result import FieldResult, Result, Task
 from glasshouse.evaluation.intervals import Estimate, mean, proportion
 from glasshouse.files.document import Builder, Document
 from glasshouse.inference import LanguageModel
+from glasshouse.llm.batch import Batch
 from glasshouse.llm.blocking import wait
 from glasshouse.llm.local import LocalLLM
 from glasshouse.world import World, analyses, filings
@@ -38,6 +39,9 @@ ASKED: tuple[Task, ...] = ("extraction", "classification")
 DOMAIN = "land"
 NAME = "world"
 """What the model is called in the settings of a calibration: its path may change."""
+
+AT_ONCE = 32
+"""Reports in work: each has a grammar of its own, which takes some megabytes."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def read_reports(world: World, model: LanguageModel, n: int, stream: str = "prob
 
     async def work() -> list[Read]:
         with LocalLLM(model, NAME) as llm:
-            analyzer = Analyzer(llm, domain=DOMAIN)
+            analyzer = Analyzer(Batch(llm, AT_ONCE), domain=DOMAIN)
             results = await asyncio.gather(
                 *(
                     analyzer.run(_document(filing, f"{stream}-{number}"), task)
