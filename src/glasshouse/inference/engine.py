@@ -231,6 +231,7 @@ class Engine:
             self._changed.notify()
         if threading.current_thread() is not self.thread:  # a collector of garbage may run anywhere
             self.thread.join()
+        self._grammars.forget()  # megabytes each, and the engine itself may wait long for the collector
 
     def _count_pages(self) -> int:
         """Pages below the memory ceiling; raises UsageError where not even one fits."""

@@ -107,6 +107,11 @@ class GrammarCompiler:
                 self._kept.popitem(last=False)
             return self._kept[grammar]
 
+    def forget(self) -> None:
+        """Let go of the grammars that are kept."""
+        with self._lock:
+            self._kept.clear()
+
     def _compile(self, grammar: Grammar) -> CompiledGrammar:
         from llguidance import LLMatcher
 
