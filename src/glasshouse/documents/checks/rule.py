@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -24,13 +25,15 @@ class Rule(Config, Generic[Kind]):
     kind: Kind
     name: str | None = None
 
+    @abstractmethod
     def finding(self, fields: Mapping[str, Any], text: str) -> CheckFinding | None:
         """What the rule says about an answer to `text`; None where there is nothing to judge."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def paths(self) -> tuple[str, ...]:
         """Every field that the rule names, as its pack does."""
-        raise NotImplementedError
+        ...
 
     def _found(self, passed: bool, what: str, paths: tuple[str, ...]) -> CheckFinding:
         name = self.name or f"{self.kind} of {', '.join(self.paths())}"
