@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glasshouse.cli.analyze import Model, _newest
+from glasshouse.cli.person import read_line
 from glasshouse.cli.result_view import shown, told
 from glasshouse.cli.run import Json
 from glasshouse.cli.tables import print_json
@@ -343,7 +344,7 @@ class _Session:
         """Whether the field was judged. Raises EOFError for q and where no more keys come."""
         _say(KEYS)
         while True:
-            key = _line("> ").strip().lower()
+            key = read_line("> ").strip().lower()
             if key == "q":
                 raise EOFError
             if key == "s":
@@ -353,8 +354,8 @@ class _Session:
                 continue
             right, quote = (field.value if key == "y" else None), None
             if key == "e":
-                right = _typed(_line("what is right: "), field.value)
-                quote = _line("the document's words for it, or nothing: ").strip() or None
+                right = _typed(read_line("what is right: "), field.value)
+                quote = read_line("the document's words for it, or nothing: ").strip() or None
             try:
                 self.correct(result, field.path, right, quote)
             except UsageError as error:
@@ -434,16 +435,6 @@ def _typed(text: str, before: Any) -> Any:
     """What a person typed: a text where the value was one, else JSON."""
     text = text.strip()
     return text if isinstance(before, str) else _json(text)
-
-
-def _line(question: str) -> str:
-    """One line of the person's, from the terminal or a pipe. Raises EOFError at the end."""
-    if sys.stdin.isatty():
-        return input(question)
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line.rstrip("\n")
 
 
 def _user() -> str:

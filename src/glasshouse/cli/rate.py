@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glasshouse.cli.person import read_line
 from glasshouse.cli.run import Data, Device, MoreData, all_data
 from glasshouse.cli.visible import visible
 from glasshouse.core.errors import UsageError
@@ -121,7 +122,7 @@ class Session:
         """Whether the prompt was judged. Raises EOFError for q and where no more keys come."""
         _tell(KEYS)
         while True:
-            match _line("> ").strip().lower():
+            match read_line("> ").strip().lower():
                 case "1" | "2" as key:
                     self.folder.prefer(comparison, _side(key))
                 case "t":
@@ -143,12 +144,12 @@ class Session:
     def _edit(self, comparison: Comparison, key: str) -> bool:
         """Have the better reply rewritten, in $EDITOR or on one line; False where nothing was written."""
         while key not in ("1", "2"):
-            key = _line("which is better, 1 or 2? ").strip()
+            key = read_line("which is better, 1 or 2? ").strip()
         before = comparison.replies[_side(key)].text
         if sys.stdin.isatty():
             text = edited(before)
         else:
-            text = _line("the reply as it should be: ")
+            text = read_line("the reply as it should be: ")
         if not text.strip():
             _tell("nothing was written")
             return False
@@ -211,18 +212,8 @@ def _prompts(data: list[str]) -> Iterator[list[dict[str, Any]]]:
 
 def _typed() -> Iterator[list[dict[str, Any]]]:
     while True:
-        if text := _line("\nprompt> ").strip():
+        if text := read_line("\nprompt> ").strip():
             yield [{"role": "user", "content": text}]
-
-
-def _line(question: str) -> str:
-    """One line of the person's, from the terminal or a pipe. Raises EOFError at the end."""
-    if sys.stdin.isatty():
-        return input(question)
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line.rstrip("\n")
 
 
 def _side(key: str) -> Side:
