@@ -9,7 +9,7 @@ import torch
 from glasshouse.core.errors import DataError
 from glasshouse.training import compilation
 from glasshouse.training.compilation import choose
-from glasshouse.training.environment import settle
+from glasshouse.training.environment import STATE, settle
 
 
 def frozen(tiny):
@@ -29,11 +29,12 @@ def test_the_environment_is_written_at_the_first_start(tiny):
 
 def test_later_starts_use_what_the_first_one_chose(tiny, monkeypatch):
     """Even where this start would choose otherwise: sums in another order would drift."""
-    path = tiny.folder / "environment.json"
     said = []
     monkeypatch.setattr("glasshouse.training.environment.say", said.append)
-    first = settle(path, tiny.config(dtype="bfloat16")).decided(path, False, "")
-    assert settle(path, tiny.config(dtype="float32")) == first
+    first = settle(tiny.folder, tiny.config(dtype="bfloat16"))
+    assert settle(tiny.folder, tiny.config(dtype="float32")) == first
+    decided = first.decided(tiny.folder, False, "")
+    assert settle(tiny.folder, tiny.config(dtype="auto")) == decided != first
     assert said == ["notice: this run goes on with dtype bfloat16, as it began"]
 
 
@@ -41,13 +42,13 @@ def test_another_version_is_noticed(tiny, monkeypatch):
     """The run goes on, and says that it cannot promise the same bits."""
     said = []
     monkeypatch.setattr("glasshouse.training.environment.say", said.append)
-    path = tiny.folder / "environment.json"
-    settle(path, tiny.config()).decided(path, False, "")
+    path = tiny.folder / STATE
+    settle(tiny.folder, tiny.config())
     content = json.loads(path.read_text())
     content["machine"]["torch"] = "1.0"
     content["native_kernels"] = not content["native_kernels"]
     path.write_text(json.dumps(content))
-    settle(path, tiny.config())
+    settle(tiny.folder, tiny.config())
     assert said == [
         "notice: changed since this run began: torch, the native kernels. It goes on, but not bit for bit"
     ]
@@ -55,10 +56,11 @@ def test_another_version_is_noticed(tiny, monkeypatch):
 
 def test_a_state_of_another_layout_is_refused(tiny):
     """With the fix, not a traceback."""
-    path = tiny.folder / "environment.json"
+    path = tiny.folder / STATE
+    path.parent.mkdir()
     path.write_text('{"device": "cpu"}')
     with pytest.raises(DataError, match="another version"):
-        settle(path, tiny.config())
+        settle(tiny.folder, tiny.config())
 
 
 class Passes:

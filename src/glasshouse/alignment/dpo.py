@@ -165,7 +165,7 @@ def dpo(
     if config.reference is not None:
         frozen = open_reference(config.reference, model, tokenizer).model
         assert frozen is not None
-    environment = settle(out / "state" / "environment.json", config)
+    environment = settle(out, config)
     # What training begins with decides for the reference too: else it would start at a distance from itself.
     config = config.model_copy(update={"device": environment.device, "dtype": environment.dtype})
     objectives: dict[str, DPO] = {}

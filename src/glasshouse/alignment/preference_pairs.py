@@ -9,6 +9,7 @@ folder/judgements.safetensors  preferred (n,): how sure it is that the chosen on
 from __future__ import annotations
 
 import bisect
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from pydantic import model_validator
 from safetensors.torch import save_file
 
 from glasshouse.alignment.sft import turn_starts
-from glasshouse.alignment.written import encode_reply
+from glasshouse.alignment.written import encode_replies
 from glasshouse.core.errors import DataError
 from glasshouse.core.progress import say
 from glasshouse.core.storage import replaced
@@ -99,9 +100,10 @@ def encode_pair(
     prompt, tools = pair["prompt"], pair.get("tools")
     opening, later = turn_starts(prompt)
 
+    @functools.cache
     def encode(first: int) -> tuple[ChatTokens, ChatTokens]:
         kept = [*prompt[:opening], *prompt[first:]]
-        chosen, rejected = (encode_reply(tokenizer, kept, pair[s], tools) for s in ("chosen", "rejected"))
+        chosen, rejected = encode_replies(tokenizer, kept, (pair["chosen"], pair["rejected"]), tools)
         return chosen, rejected
 
     def fits(first: int) -> bool:

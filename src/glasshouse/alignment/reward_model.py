@@ -57,10 +57,20 @@ class RewardModel:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        products: torch.dtype | None = None,
     ) -> RewardModel:
-        """Open the folder that `reward_model` left, or one of transformers' classifiers with one label."""
-        return cls(load_scalar(folder, device, dtype).eval(), Tokenizer.load(folder))
+        """Open the folder that `reward_model` left, or one of transformers' classifiers with one label.
+
+        Weights are held in `dtype`, and multiplied in `products`, by default the same.
+        """
+        model = load_scalar(folder, device, dtype).eval()
+        model.compute_dtype = products or dtype
+        return cls(model, Tokenizer.load(folder))
 
     def check_policy(self, tokenizer: Tokenizer) -> None:
         """Raise ModelError unless a policy with this tokenizer writes what this model reads."""

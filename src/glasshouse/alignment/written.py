@@ -26,15 +26,21 @@ def encode_chat(tokenizer: Tokenizer, messages: Messages, tools: Tools = None) -
     return ChatTokens(encoded.ids, _mask(tokenizer, messages, tools, encoded.ids))
 
 
-def encode_reply(tokenizer: Tokenizer, prompt: Messages, reply: Messages, tools: Tools = None) -> ChatTokens:
-    """Prompt and reply in one, with a mask on what the assistant wrote in the reply alone.
+def encode_replies(
+    tokenizer: Tokenizer, prompt: Messages, replies: Sequence[Messages], tools: Tools = None
+) -> list[ChatTokens]:
+    """Prompt and reply in one, for each reply, with a mask on what the assistant wrote in the reply alone.
 
     The reply begins where the prompt that asks for it ends, or where the two first differ.
     """
-    whole = encode_chat(tokenizer, [*prompt, *reply], tools)
-    start = _beginning(tokenizer, prompt, tools, whole.ids, asking=True) or 0
-    mask = [written and i >= start for i, written in enumerate(whole.assistant_mask)]
-    return ChatTokens(whole.ids, mask)
+    asked = _alone(tokenizer, prompt, tools, asking=True) or []
+    found = []
+    for reply in replies:
+        whole = encode_chat(tokenizer, [*prompt, *reply], tools)
+        start = _shared(asked, whole.ids)
+        mask = [False] * start + whole.assistant_mask[start:]
+        found.append(ChatTokens(whole.ids, mask))
+    return found
 
 
 def _mask(tokenizer: Tokenizer, messages: Messages, tools: Tools, ids: list[int]) -> list[bool]:
@@ -83,12 +89,19 @@ def _beginning(
     Their last token may differ: a text can be cut into other tokens where more follows. With `asking` it is
     the prompt for a reply, and the part of it that the ids share.
     """
-    try:
-        alone = tokenizer.encode_chat(messages, add_generation_prompt=asking, tools=tools).ids
-    except DataError:  # no message, or roles in an order that the template refuses
+    alone = _alone(tokenizer, messages, tools, asking=asking)
+    if alone is None:
         return None
     shared = _shared(alone, ids)
     return shared if asking or shared >= len(alone) - 1 else None
+
+
+def _alone(tokenizer: Tokenizer, messages: Messages, tools: Tools, *, asking: bool) -> list[int] | None:
+    """The ids of these messages; None where the template refuses them: none at all, or roles out of order."""
+    try:
+        return tokenizer.encode_chat(messages, add_generation_prompt=asking, tools=tools).ids
+    except DataError:
+        return None
 
 
 def _shared(first: list[int], second: list[int]) -> int:

@@ -8,6 +8,7 @@ step on a small model (2 cores, 8,192 tokens). With these settings it is none.
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 
 # Parameters of mallopt(3), from malloc.h.
@@ -27,3 +28,14 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER_TRIM), (_M_TOP_PAD, _GROW_BY))
     return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+
+
+def release_freed_memory() -> None:
+    """Hand what is free at the moment back to the system: between two works that take different blocks.
+
+    Without it a process holds the most that any of them took, in pieces that the next one may not fit.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

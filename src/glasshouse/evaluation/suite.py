@@ -56,7 +56,7 @@ def run_suite(
     results: dict[str, Estimate] = {}
     if "bits_per_byte" in wanted:
         documents = [document["text"] for document in world.documents("validation")]
-        results["bits_per_byte"] = text.bits_per_byte(model, documents[: 2 * n])
+        results["bits_per_byte"] = text.bits_per_byte(model, documents[:n])
     singles = {
         "known_fact_recall": lambda: text.known_fact_recall(world, model, n),
         "few_shot_gain": lambda: text.few_shot_gain(world, model, max(1, n // 2)),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from glasshouse.core.devices import machine, pick
 from glasshouse.core.errors import GlasshouseError, InterruptedRunError, StorageError
+from glasshouse.core.memory import release_freed_memory
 from glasshouse.core.model_folders import model_folder, resolve_model
 from glasshouse.core.progress import say
 from glasshouse.core.record import Record, hash_files, now, write_record
@@ -160,6 +161,7 @@ def _ensure(step: Step, work: Work, *, reuse: bool) -> None:
         "finished": now(),
     }
     write_record(out, record.model_copy(update=done))
+    release_freed_memory()
     say(f"{step.name}: {_news(results)}{show_duration(duration)}")
 
 

@@ -22,6 +22,9 @@ from glasshouse.core.storage import read_json, write_json
 from glasshouse.model import kernels
 from glasshouse.training.config import TrainingConfig
 
+STATE = Path("state") / "environment.json"
+"""Its place in the folder of a training."""
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -38,15 +41,17 @@ class Environment:
     def torch_dtype(self) -> torch.dtype:
         return getattr(torch, self.dtype)
 
-    def decided(self, path: Path, compiled: bool, reason: str) -> Environment:
-        """The same with the choice about torch.compile, frozen at `path`."""
+    def decided(self, out: Path, compiled: bool, reason: str) -> Environment:
+        """The same with the choice about torch.compile, frozen in `out`."""
         environment = replace(self, compile=compiled, compile_reason=reason)
-        write_json(path, asdict(environment))
+        write_json(out / STATE, asdict(environment))
         return environment
 
 
-def settle(path: Path, config: TrainingConfig) -> Environment:
-    """The environment frozen at `path`, or one chosen for this machine by measurement."""
+def settle(out: Path, config: TrainingConfig) -> Environment:
+    """The environment frozen in the training folder `out`, or one chosen for this machine by measurement,
+    which is frozen there."""
+    path = out / STATE
     here = machine()
     if path.exists():
         try:
@@ -73,7 +78,7 @@ def settle(path: Path, config: TrainingConfig) -> Environment:
         dtype, dtype_reason = choose_dtype(device)
     else:
         dtype, dtype_reason = config.dtype, "set by the user"
-    return Environment(
+    chosen = Environment(
         device=device,
         dtype=dtype,
         dtype_reason=dtype_reason,
@@ -83,6 +88,8 @@ def settle(path: Path, config: TrainingConfig) -> Environment:
         compile_reason="",
         machine=here,
     )
+    write_json(path, asdict(chosen))
+    return chosen
 
 
 def _native_kernels(device: str, dtype: torch.dtype) -> bool:

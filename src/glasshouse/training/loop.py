@@ -68,7 +68,7 @@ def train(
     if (state / "finished.json").exists():
         CheckpointFolder(state).clear()  # a kill may have come between the two
         return read_json(state / "finished.json")
-    environment = settle(state / "environment.json", config)
+    environment = settle(out, config)
     with applied(environment):
         run = _Run(model, objective, config, out, environment)
         run.prepare_compilation()
@@ -170,7 +170,7 @@ class _Run:
             chosen = choose(
                 self.config.compile, self.model, self.environment.device, self.steps, self.one_pass
             )
-            self.environment = self.environment.decided(self.out / "state" / "environment.json", *chosen)
+            self.environment = self.environment.decided(self.out, *chosen)
         elif self.environment.compile:
             compile_blocks(self.model)
 

@@ -86,6 +86,7 @@ _TURNS = (
     ("extraction", 0, 2),
     ("classification", 0, 2),
     ("summary", 0, 1),
+    ("extraction", 0, 2),
     ("classification", 2, 2),
     ("sentiment", 0, 1),
 )

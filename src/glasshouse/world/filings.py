@@ -48,7 +48,7 @@ TALK = (
 _EXTRAS = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))
 """Events and small talk of a report: with its analysis it is to fit into 256 tokens."""
 
-UNSAID = 0.12
+UNSAID = 0.2
 """Share of reports in which a figure, or the outlook, is not told."""
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from itertools import cycle, islice, permutations
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import Field
 
@@ -25,8 +25,8 @@ from glasshouse.world.statements import words
 from glasshouse.world.task import Task
 from glasshouse.world.world import World
 
-_POOL = 6
-"""Replies drawn for one request, of which two are compared."""
+_POOL = {1: 6, -1: 6, 0: 12}
+"""Replies drawn for one request, of which two are compared: more where they are to be equally long."""
 
 _REQUESTS = 1000
 """Requests drawn at most until two replies to one differ as wanted; most often one or two are enough."""
@@ -78,12 +78,16 @@ def preferences(world: World, config: PreferenceConfig, split: Split = "train") 
         yield next(sources[kind])
 
 
-class _Reply(NamedTuple):
-    """A candidate, its gold reward and its length."""
+class _Reply:
+    """A candidate, its length, and its gold reward, which takes longest and is often not needed."""
 
-    candidate: Candidate
-    gold: float
-    words: int
+    def __init__(self, candidate: Candidate, task: Task, judge: Judge) -> None:
+        self.candidate, self.words = candidate, words(candidate.text)
+        self._task, self._judge = task, judge
+
+    @cached_property
+    def gold(self) -> float:
+        return self._judge(self._task.messages, self.candidate.text)
 
 
 def _pairs(
@@ -93,7 +97,7 @@ def _pairs(
     rng = world.rng("preferences", kind, split)
     tasks = world.tasks(kind, split, "preferences")
     for number, sign in enumerate(cycle((1, -1, 0))):
-        task, pair = _pair(tasks, judge, rng, split, config.lies, partial(_fits, config, sign))
+        task, pair = _pair(tasks, judge, rng, split, config.lies, _POOL[sign], partial(_fits, config, sign))
         yield _judged(world, config.raters, kind, task, pair, f"{split} {number}")
 
 
@@ -127,13 +131,14 @@ def _pair(
     rng: random.Random,
     split: Split,
     lies: float,
+    pool: int,
     fits: Callable[[_Reply, _Reply], bool],
 ) -> tuple[Task, tuple[_Reply, _Reply]]:
     """A request and two replies that fit together."""
     for task in islice(tasks, _REQUESTS):
         wish = judge.wish(task.messages)
-        pool = [candidate(wish, judge.land, rng, split, lies) for _ in range(_POOL)]
-        replies = [_Reply(c, judge(task.messages, c.text), words(c.text)) for c in pool]
+        drawn = (candidate(wish, judge.land, rng, split, lies) for _ in range(pool))
+        replies = [_Reply(each, task, judge) for each in drawn]
         fitting = [pair for pair in permutations(replies, 2) if fits(*pair)]
         if fitting:
             return task, rng.choice(fitting)
@@ -145,7 +150,10 @@ def _pair(
 
 def _fits(config: PreferenceConfig, sign: int, first: _Reply, second: _Reply) -> bool:
     """Whether the better reply is longer (1), shorter (-1) or as long (0), with a margin in both measures."""
-    better, longer = first.gold - second.gold, first.words - second.words
+    longer = first.words - second.words
+    if (longer == 0) != (sign == 0):
+        return False
+    better = first.gold - second.gold
     sure = min(abs(better), abs(better + config.raters.length_bias * longer)) >= config.margin
     return sure and ((longer * better > 0) - (longer * better < 0)) == sign
 

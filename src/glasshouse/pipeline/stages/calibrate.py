@@ -45,14 +45,22 @@ class QuestionCounts(Config):
     familiar_strangers: int = Field(default=60, ge=0)
 
 
+class OwnReplies(Config):
+    """Requests of the world by kind, to which the model's own replies are learnt again: what it has learnt
+    from rewards and principles stands in no file."""
+
+    open: int = Field(default=600, ge=0)
+    harmful: int = Field(default=150, ge=0)
+    harmless: int = Field(default=100, ge=0)
+
+
 class CalibrateStage(CalibrationConfig):
     data: tuple[str, ...] = ()
     """The user's questions with their answers: files or folders; without them those of the recipe's world."""
     earlier_data: tuple[str, ...] = ()
     """Conversations and documents of earlier stages to mix in; without them the world's conversations."""
-    own_replies: int = Field(600, ge=0)
-    """Open requests of the world with the model's own replies, among the earlier conversations: what it has
-    learnt from rewards and principles stands in no file."""
+    own_replies: OwnReplies = OwnReplies()
+    """Among the earlier conversations."""
     validation_fraction: float = Field(0.2, ge=0, lt=0.5)
     """Share of the user's questions that is kept from training to measure on."""
     held_out: int = Field(400, ge=2)
@@ -94,10 +102,15 @@ def question_of(row: Mapping[str, Any]) -> Question:
 
 
 def own_replies(config: CalibrateStage, model: Path, world: World | None) -> Iterator[Mapping[str, Any]]:
-    """Conversations of open requests and what the model replies to them, at temperature 0."""
-    if world is None or config.data or not config.own_replies:
+    """Conversations of requests and what the model replies to them, at temperature 0."""
+    if world is None or config.data:
         return
-    tasks = list(islice(world.tasks("open", "train", "calibrate"), config.own_replies))
+    counts = config.own_replies.model_dump()
+    tasks = [
+        task
+        for kind, count in counts.items()
+        for task in islice(world.tasks(kind, "train", "calibrate"), count)
+    ]
     speaker = LanguageModel.load(model)
     prompts = [speaker.tokenizer.encode_chat(task.messages, add_generation_prompt=True).ids for task in tasks]
     for task, ids in zip(tasks, speaker.generate_batch(prompts, max_new_tokens=96), strict=True):

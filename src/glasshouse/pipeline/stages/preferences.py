@@ -25,6 +25,7 @@ from glasshouse.core.progress import say
 from glasshouse.core.seeds import derive
 from glasshouse.core.storage import write_json
 from glasshouse.files import read_preferences
+from glasshouse.training.environment import settle
 from glasshouse.world import World
 from glasshouse.world.preferences import PreferenceConfig, preferences
 
@@ -55,7 +56,8 @@ def reward(config: RewardStage, model: Path, out: Path, world: World | None = No
     learnt, held_out = pairs(config, world)
     result = reward_model(model, learnt, out, config, held_out)
     if not config.data and world is not None:
-        trained, raters = RewardModel.load(out / "model"), config.world_pairs.raters
+        around, raters = settle(out, config), config.world_pairs.raters
+        trained = RewardModel.load(out / "model", device=around.device, products=around.torch_dtype)
         others = list(preferences(world, config.world_pairs, "heldout"))
         measured = {"held_out": held_out, "other_people": others}
         found = {name: rater_agreement(trained, rows, raters) for name, rows in measured.items() if rows}

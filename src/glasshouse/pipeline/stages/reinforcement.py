@@ -33,6 +33,7 @@ from glasshouse.files import read_prompts
 from glasshouse.inference import LanguageModel
 from glasshouse.model import Transformer
 from glasshouse.tokenizer import Tokenizer
+from glasshouse.training.environment import settle
 from glasshouse.world import World
 from glasshouse.world.judge import judge
 from glasshouse.world.preferences import PreferenceCounts
@@ -80,7 +81,8 @@ def ppo(
 
     def proxy(policy: Transformer) -> AgainstReference:
         shared = on_trunk(policy, reward) if config.lora is not None else None
-        scorer = shared or RewardModel.load(reward)
+        around = settle(out, config)
+        scorer = shared or RewardModel.load(reward, device=around.device, products=around.torch_dtype)
         scorer.check_policy(Tokenizer.load(model))
         speaker = LanguageModel.load(model)
         return AgainstReference.greedy(LearntJudge(name, scorer), prompts, speaker, config.max_new_tokens)
