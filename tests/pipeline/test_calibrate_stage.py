@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 
 import pytest
 
@@ -15,8 +16,10 @@ from glasshouse.pipeline.plan import plan
 from glasshouse.pipeline.recipe import load_recipe
 from glasshouse.pipeline.stages.calibrate import (
     CalibrateStage,
+    OwnReplies,
     QuestionCounts,
     earlier,
+    own_replies,
     question_of,
     questions,
 )
@@ -68,6 +71,20 @@ def whole(files):
     printed = process.communicate()[0]
     assert process.returncode == 0, printed
     return files / "whole", printed
+
+
+def test_its_own_replies_are_repeated_for_every_kind(files):
+    """What principles taught it about harmful requests is kept like the rest."""
+    counts = OwnReplies(open=3, harmful=2, harmless=1)
+    world = World(WorldConfig(), 1)
+    rows = list(own_replies(CalibrateStage(own_replies=counts), files / "model", world))
+    asked = [row["messages"][0]["content"] for row in rows]
+    assert asked == [
+        task.messages[0]["content"]
+        for kind, count in counts.model_dump().items()
+        for task in islice(world.tasks(kind, "train", "calibrate"), count)
+    ]
+    assert {row["messages"][-1]["role"] for row in rows} == {"assistant"}
 
 
 def test_the_run_tells_before_and_after(whole):
