@@ -127,7 +127,7 @@ def promoted(documents, wire, monkeypatch, *, fell: bool):
             value["revenue"]["value"] = 0
         return Reply(json.dumps(value))
 
-    def probes(model, settings):
+    def probes(model, settings, like=None):
         value = 0.5 if fell and model.endswith("#new") else 0.9
         return {"facts": {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 1000}}
 

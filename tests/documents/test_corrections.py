@@ -10,6 +10,7 @@ from glasshouse.core.errors import StorageError, UsageError
 from glasshouse.documents.calibrator import Calibrator
 from glasshouse.documents.corrections import Corrections, held_out, sha256
 from glasshouse.documents.passage import AROUND, SMALL
+from glasshouse.documents.quotable import quotable
 from glasshouse.documents.result import FieldResult, QuoteCheck, Result
 from glasshouse.files import read_conversations, read_preferences
 from glasshouse.files.document import Document
@@ -197,6 +198,16 @@ def test_cases_catch_a_regression(store):
     assert case.judge(result(sold=1204, margin="18")) == {"sold": True, "margin": True}
     assert case.judge(result(sold=1204, margin=17)) == {"sold": True, "margin": False}
     assert case.judge(result()) == {"sold": False, "margin": False}
+
+
+def test_what_may_be_quoted_of_a_case_are_its_sentences(store):
+    """A model whose replies are held to a schema can quote nothing else (it was nothing once)."""
+    text = f"{TEXT}\n\nBolts | 1,204\nWeavers | 45"
+    store.correct(document(text), result(text, sold=45), "sold", 1204, who="ann", schema=SCHEMA)
+    (case,) = store.cases()
+    assert case.document.text == text
+    lines = quotable(case.document, 0, len(text))
+    assert lines == [*(f"{part}." for part in TEXT.rstrip(".").split(". ")), "Bolts | 1,204", "Weavers | 45"]
 
 
 def test_an_item_of_a_list_may_stand_anywhere_in_it(store):

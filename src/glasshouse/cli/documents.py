@@ -221,7 +221,7 @@ def promote(
         _ask(before, cases, domain),
         _ask(after, cases, domain),
         evaluate_model(before, settings=settings or ()),
-        evaluate_model(after, settings=settings or ()),
+        evaluate_model(after, settings=settings or (), like=before),
     )
     if json:
         print_json(decision.model_dump(mode="json"))
@@ -272,7 +272,7 @@ class _Results:
         text = self._texts.get(result.sha256)
         if text is None:
             raise DataError("its text is not here", where=result.document, fix="analyze it again")
-        return Document(result.document, text, (), "txt")
+        return Document.of_text(result.document, text)
 
 
 class _Session:

@@ -310,7 +310,7 @@ class Corrections:
         for lesson, entries in self._passages(task, domain):
             start = entries[0].start
             name = lesson.document if start == 0 else f"{lesson.document} at {start}"
-            text = Document(name, lesson.text, (), "txt")
+            text = Document.of_text(name, lesson.text)
             expected = {entry.path: entry.right for entry in entries}
             found.append(
                 Case(

@@ -21,7 +21,7 @@ from glasshouse.documents.analyzer import Analyzer
 from glasshouse.documents.calibrator import Calibrator, Labelled, Setting
 from glasshouse.documents.result import FieldResult, Result, Task
 from glasshouse.evaluation.intervals import Estimate, mean, proportion
-from glasshouse.files.document import Builder, Document
+from glasshouse.files.document import Document
 from glasshouse.inference import LanguageModel
 from glasshouse.llm.batch import Batch
 from glasshouse.llm.blocking import wait
@@ -93,7 +93,7 @@ def read_reports(world: World, model: LanguageModel, n: int, stream: str = "prob
             analyzer = Analyzer(Batch(llm, AT_ONCE), domain=DOMAIN)
             results = await asyncio.gather(
                 *(
-                    analyzer.run(_document(filing, f"{stream}-{number}"), task)
+                    analyzer.run(Document.of_text(f"{stream}-{number}", filing.text), task)
                     for task in ASKED
                     for number, filing in enumerate(drawn)
                 )
@@ -128,9 +128,3 @@ def calibrated(reads: Sequence[Read]) -> Calibrator | None:
         return Calibrator.fit(row for read in reads for row in read.labelled())
     except DataError:
         return None
-
-
-def _document(filing: Filing, name: str) -> Document:
-    builder = Builder()
-    builder.add(filing.text)
-    return builder.document(name, "txt")

@@ -68,6 +68,18 @@ class Document:
     def slice(self, block: Block) -> str:
         return self.text[block.start : block.end]
 
+    @classmethod
+    def of_text(cls, name: str, text: str) -> Document:
+        """The text of a document, or a part of it, without the file: what stands between SEPARATORs is a
+        paragraph, whatever it was."""
+        blocks, start = [], 0
+        for part in text.split(SEPARATOR):
+            if bare := part.strip():
+                begin = start + part.index(bare)
+                blocks.append(Block("paragraph", begin, begin + len(bare)))
+            start += len(part) + len(SEPARATOR)
+        return cls(name, text, tuple(blocks), "txt")
+
 
 class Builder:
     """Puts a document together, block by block."""

@@ -24,14 +24,16 @@ def evaluate_model(
     data: Iterable[str] = (),
     settings: Iterable[str] = (),
     device: str | None = None,
+    like: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Probe -> {"value", "low", "high", "n"}. A model of a run is asked about that run's world, text or rows.
 
-    `suite` is "world" or "text"; the latter reads `data`, or else what the run held out. Raises UsageError
-    where there is neither.
+    `suite` is "world" or "text"; the latter reads `data`, or else what the run held out. `like`: another
+    model, to be compared with, whose run says what is asked. Raises UsageError where there is nothing to ask.
     """
     folder = resolve_model(model)
-    run = folder.parent.parent
+    asked = folder if like is None else resolve_model(like)
+    run = asked.parent.parent
     recipe = load_recipe(run / RECIPE) if (run / RECIPE).is_file() else None
     given = recipe.evaluate.model_dump() if recipe is not None and recipe.evaluate is not None else {}
     config = EvaluateConfig.parse(apply_overrides(given, settings), "eval")
@@ -40,8 +42,8 @@ def evaluate_model(
         suite = "text" if data or recipe is None or recipe.world is None else "world"
     if suite == "world":
         return ask(config, load(folder, device or "auto"), _world(recipe), [])
-    texts = texts_for(folder, data, config.text_bytes)
-    rows = held_out_rows(folder) if not data and not texts else None
+    texts = texts_for(asked, data, config.text_bytes)
+    rows = held_out_rows(asked) if not data and not texts else None
     if not texts and rows is None:
         raise UsageError("there is no text to score", fix="name some with --data PATH")
     opened = load(folder, device or "auto")
