@@ -195,3 +195,10 @@ def test_help_needs_no_torch():
         f"except SystemExit:\n    print({heavy} & sys.modules.keys())"
     )
     assert python(code).stdout.strip().split("\n")[-1] == "set()"
+
+
+def test_the_module_is_the_command():
+    """For a Python whose scripts are not on the path."""
+    ran = subprocess.run([sys.executable, "-m", "glasshouse", "--version"], capture_output=True, text=True)
+    assert ran.returncode == 0
+    assert ran.stdout.strip() == __version__
