@@ -7,10 +7,10 @@ import pytest
 
 KEEPS = """
 import torch
-from glasshouse.core.memory import keep_freed_memory, release_freed_memory
+from glasshouse.core.memory import KeptMemory, keep_freed_memory, release_freed_memory, resident_bytes
 
 def resident():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+    return resident_bytes() / 2**20
 
 print(int(keep_freed_memory()))
 before = resident()
@@ -20,6 +20,17 @@ del blocks
 print(resident() - before)
 release_freed_memory()
 print(resident() - before)
+
+kept = KeptMemory(100 * 2**20)
+for _ in range(3):
+    blocks = [torch.ones(2**18) for _ in range(60)]
+    del blocks
+    kept.check()  # 60 MiB are below the limit
+print(resident() - before)
+blocks = [torch.ones(2**18) for _ in range(150)]
+del blocks
+kept.check()
+print(resident() - before)
 """
 
 
@@ -27,8 +38,10 @@ print(resident() - before)
 def test_freed_memory_is_kept_until_it_is_released():
     """Also what lies below a block that is still in use, which shrinking the heap alone would keep."""
     ran = subprocess.run([sys.executable, "-c", KEEPS], capture_output=True, text=True, check=True)
-    taken, kept, left = map(float, ran.stdout.split())
+    taken, kept, left, few, many = map(float, ran.stdout.split())
     if not taken:
         pytest.skip("another C library")
     assert kept > 190
     assert left < 20
+    assert 50 < few < 100
+    assert many < 20

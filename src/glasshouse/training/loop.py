@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from glasshouse.core.errors import ConfigError, GlasshouseError, InterruptedRunError
+from glasshouse.core.memory import KeptMemory
 from glasshouse.core.progress import bar
 from glasshouse.core.seeds import derive
 from glasshouse.core.storage import directory, hash_json, read_json, write_json
@@ -132,7 +133,7 @@ class _Run:
         environment: Environment,
     ) -> None:
         self.model, self.objective, self.config = model, objective, config
-        self.environment = environment
+        self.environment, self.kept_memory = environment, KeptMemory()
         model.to(environment.device)
         model.compute_dtype, model.recompute = environment.torch_dtype, config.recompute
         for parameter in model.parameters():
@@ -293,6 +294,7 @@ class _Run:
     def sample(self, step: int) -> None:
         """Let the model write this step's data, if the objective learns from its own samples."""
         if isinstance(self.objective, OnPolicy) and self.objective.begins(step):
+            self.kept_memory.check()  # every sample has replies of other lengths
             self.model.eval()
             with uncompiled(bool(self.environment.compile)):
                 self.objective.sample(self.model, step)
