@@ -77,7 +77,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=os.environ.get("GLASSHOUSE_TEST_DATA"))
     parser.add_argument("--work", type=Path, help="keep what is grown here; go on with what is there")
-    parser.add_argument("--n", type=int, default=40, help="contracts, and questions, that are measured")
+    parser.add_argument("--n", type=int, default=20, help="contracts, and questions, that are measured")
     options = parser.parse_args()
     if options.data is None:
         parser.error("name the folder of labelled documents with --data or GLASSHOUSE_TEST_DATA")
