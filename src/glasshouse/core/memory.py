@@ -1,4 +1,4 @@
-"""Keep freed memory in the process instead of handing every large block back to the system.
+"""Keep freed memory in the process while it is used again and again, and hand it back between two works.
 
 A training step frees and takes the same tensors again and again. glibc returns blocks over 128 KiB to
 the kernel at once, so each step pays for its pages anew: measured 100,000 page faults and 20–30% of a

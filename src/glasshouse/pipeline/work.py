@@ -284,8 +284,9 @@ class Work:
         Only for a recipe with a report: nothing else shows it, and the measurement takes a moment.
         """
         from glasshouse.core.devices import peak_flops
+        from glasshouse.training.environment import STATE
 
-        environment = out / "state" / "environment.json"
+        environment = out / STATE
         if self.recipe.report is None or not environment.is_file():
             return None
         settled = read_json(environment)
