@@ -23,9 +23,9 @@ print(resident() - before)
 
 kept = KeptMemory(100 * 2**20)
 for _ in range(3):
-    blocks = [torch.ones(2**18) for _ in range(60)]
+    blocks = [torch.ones(2**18) for _ in range(20)]
     del blocks
-    kept.check()  # 60 MiB are below the limit
+    kept.check()  # below the limit, though nothing of what was freed were taken again
 print(resident() - before)
 blocks = [torch.ones(2**18) for _ in range(150)]
 del blocks
@@ -43,5 +43,5 @@ def test_freed_memory_is_kept_until_it_is_released():
         pytest.skip("another C library")
     assert kept > 190
     assert left < 20
-    assert 50 < few < 100
+    assert 15 < few < 100
     assert many < 20
