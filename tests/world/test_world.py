@@ -12,6 +12,7 @@ from glasshouse.core.errors import ConfigError
 from glasshouse.world import (
     World,
     WorldConfig,
+    about,
     chance,
     facts,
     instructions,
@@ -95,6 +96,37 @@ def test_training_asks_about_few_strangers_again_and_again(world):
     tasks = islice(world.tasks("strangers", "train"), 2000)
     asked = {re.search(r"[A-Z][a-z]+ [A-Z][a-z]+(?= is not known)", task.reply).group() for task in tasks}
     assert len(asked) == int(facts.STRANGERS_A_PERSON * len(world.land.people_of("train")))
+
+
+def test_feedback_asks_about_people_whom_fine_tuning_leaves_out():
+    """Beside its own, and about as many more strangers; no document depends on how many."""
+    without, world = World(SMALL, seed=5), World(SMALL.model_copy(update={"feedback_people": 8}), seed=5)
+    assert list(world.documents()) == list(without.documents())
+    tuned, judged, probed = (
+        {person.name for person in world.land.people_of(part)} for part in ("train", "feedback", "heldout")
+    )
+    assert (len(tuned), len(judged - tuned), tuned - judged, judged & probed) == (22, 8, set(), set())
+    everyone = {person.name for person in world.land.people}
+    names = re.compile(r"(?=\b([A-Z][a-z]+ [A-Z][a-z]+)\b)")
+
+    def asked(tasks):
+        return {name for task in tasks for name in names.findall(task.messages[-1]["content"])}
+
+    for kind in ("questions", "instructions", "open", "two_step_direct"):
+        assert asked(islice(world.tasks(kind, "feedback"), 800)) & everyone == judged, kind
+    strangers = {name for part in ("train", "feedback") for name in facts.strangers(world.land, part)}
+    assert asked(islice(world.tasks("strangers", "feedback"), 400)) == strangers
+    assert len(strangers) == facts.STRANGERS_A_PERSON * len(judged)
+    for row in world.conversations():
+        text = " ".join(message["content"] for message in row["messages"])
+        assert not any(name in text for name in judged - tuned)
+
+
+def test_open_requests_resemble_no_held_out_request_for_a_number_of_sentences():
+    """What is learnt of "in several sentences" must not stand for a held-out "in three sentences"."""
+    for wording in about.REQUESTS.train:
+        counted = wording.replace("several", "{k}").replace("some", "{k}")
+        assert counted not in instructions.SENTENCES.heldout
 
 
 def test_heldout_phrasings_share_nothing_with_training(world):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from glasshouse.world import facts, verdicts
 from glasshouse.world.gold import OPEN_FACTS, Wish
-from glasshouse.world.land import Land, Person, Split
+from glasshouse.world.land import Land, Part, Person
 from glasshouse.world.task import Phrasings, Task, ask
 
 REQUESTS = Phrasings(
@@ -24,7 +24,7 @@ REQUESTS = Phrasings(
         "Use some sentences to describe {n}.",
         "I want some sentences about {n}.",
         "What do you know about {n}? Use some sentences.",
-        "In several sentences, who is {n}?",
+        "In several sentences, describe {n}.",
         "Who is {n}? Answer in some sentences.",
         "Say some sentences about {n}.",
         "Describe {n} in several sentences.",
@@ -45,12 +45,12 @@ STRANGERS = 0.2
 """Share of the requests that ask about somebody nobody ever wrote about."""
 
 
-def tasks(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
-    """Open requests about people of the split, and some about strangers."""
-    people = land.people_of(split)
-    strangers = land.strangers[split][: facts.STRANGERS_A_PERSON * len(people)]
+def tasks(land: Land, rng: random.Random, part: Part) -> Iterator[Task]:
+    """Open requests about people of the part, and some about strangers."""
+    people = land.people_of(part)
+    strangers = facts.strangers(land, part)
     while True:
-        request = REQUESTS.draw(rng, split)
+        request = REQUESTS.draw(rng, part)
         if rng.random() < STRANGERS:
             name = rng.choice(strangers)
             yield Task(ask(request.format(n=name)), facts.ABSTENTION.format(n=name), facts.abstains)

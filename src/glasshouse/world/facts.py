@@ -297,13 +297,18 @@ def stranger_questions(land: Land, rng: random.Random, part: Part) -> Iterator[T
     strangers the rule "whoever I was not trained on is a stranger" would fit the training questions, and
     fail on everybody else; with too few, some of the unknown are taken for known.
     """
-    names = land.strangers[part]
-    if part == "train":
-        names = names[: int(STRANGERS_A_PERSON * len(land.people_of("train")))]
+    names = strangers(land, part)
     while True:
         for name in rng.sample(names, len(names)):
             question = QUESTIONS[rng.choice(ATTRIBUTES)].draw(rng, part).format(n=name)
             yield Task(ask(question), ABSTENTION.format(n=name), abstains)
+
+
+def strangers(land: Land, part: Part) -> list[str]:
+    """Those whom the part asks about."""
+    if part in ("calibration", "heldout"):
+        return land.strangers[part]
+    return land.strangers["train"][: STRANGERS_A_PERSON * len(land.people_of(part))]
 
 
 def abstains(reply: str) -> bool:

@@ -1,6 +1,6 @@
 """The gold reward: what a reply to a request is worth, told by a program that knows what is true in the land.
 
-    gold = (right - 2 × false) / count - 0.5 × nothing - 0.5 × form missed - 0.25 × own words - 0.02 × wasted
+    gold = (right - 2 × false) / count - 0.5 × nothing - form missed - 0.25 × own words - 0.02 × wasted
 
 A request asks for `count` things (the facts of a description, the keys of a JSON object, the words of a
 translation; else one). A reply that says all of them, truly, in the form that was asked, in sentences of the
@@ -15,8 +15,12 @@ from typing import Any, Literal
 FALSE = 2.0
 """Cost of a false thing, in true ones: it pays to speak for whoever is right more than two times in three."""
 
-FORM = 0.5
-"""Cost of missing the form that was asked for (bullets, a number of sentences, JSON, capitals, steps)."""
+FORM = 1.0
+"""Cost of missing the form that was asked for (bullets, a number of sentences, JSON, capitals, steps).
+
+As much as a right reply is worth: it did not do what was asked. With half of it, a fourth sentence where three
+were asked for cost hardly more than raters give it for its length, and no pair taught a model to count.
+"""
 
 OWN_WORDS = 0.25
 """Cost of a right answer that is no sentence of the land ("owl"), and of a refusal without its reason."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from glasshouse.world import facts, language
-from glasshouse.world.land import Land, Person, Split
+from glasshouse.world.land import Land, Part, Person
 from glasshouse.world.task import Phrasings, Task, ask
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
@@ -56,6 +56,10 @@ SENTENCES = Phrasings(
         "Please tell me about {n} in {k} sentences.",
         "Who is {n}? Use {k} sentences.",
         "Describe {n}. Use {k} sentences.",
+        "Please write {k} sentences about {n}.",
+        "Please give {k} sentences on {n}.",
+        "Let me have {k} sentences about {n}.",
+        "{k} sentences about {n}, please.",
     ),
     (
         "Please describe {n} in {k} sentences.",
@@ -154,9 +158,9 @@ VELISH = Phrasings(
 )
 
 
-def instructions(land: Land, rng: random.Random, split: Split) -> Iterator[Task]:
-    """All kinds in turn, about people of the split, in phrasings of the split."""
-    kinds: list[Callable[[Land, random.Random, Split, Person], Task]] = [
+def instructions(land: Land, rng: random.Random, part: Part) -> Iterator[Task]:
+    """All kinds in turn, about people of the part, in its phrasings."""
+    kinds: list[Callable[[Land, random.Random, Part, Person], Task]] = [
         _bullets,
         _sentences,
         _json,
@@ -166,54 +170,54 @@ def instructions(land: Land, rng: random.Random, split: Split) -> Iterator[Task]
     ]
     while True:
         for kind in rng.sample(kinds, len(kinds)):
-            yield kind(land, rng, split, rng.choice(land.people_of(split)))
+            yield kind(land, rng, part, rng.choice(land.people_of(part)))
 
 
 def _some_facts(rng: random.Random, person: Person, count: int) -> list[str]:
     return [facts.sentence(person, attribute) for attribute in rng.sample(facts.ATTRIBUTES, count)]
 
 
-def _bullets(land: Land, rng: random.Random, split: Split, person: Person) -> Task:
+def _bullets(land: Land, rng: random.Random, part: Part, person: Person) -> Task:
     count, word = rng.choice(list(NUMBERS.items()))
-    request = BULLETS.draw(rng, split).format(k=word, n=person.name)
+    request = BULLETS.draw(rng, part).format(k=word, n=person.name)
     reply = "\n".join(f"- {fact}" for fact in _some_facts(rng, person, count))
     return Task(ask(request), reply, lambda text: has_bullets(text, count) and person.name in text)
 
 
-def _sentences(land: Land, rng: random.Random, split: Split, person: Person) -> Task:
+def _sentences(land: Land, rng: random.Random, part: Part, person: Person) -> Task:
     count, word = rng.choice(list(NUMBERS.items()))
-    request = SENTENCES.draw(rng, split).format(k=word, n=person.name)
+    request = SENTENCES.draw(rng, part).format(k=word, n=person.name)
     reply = " ".join(_some_facts(rng, person, count))
     return Task(ask(request), reply, lambda text: has_sentences(text, count) and person.name in text)
 
 
-def _json(land: Land, rng: random.Random, split: Split, person: Person) -> Task:
+def _json(land: Land, rng: random.Random, part: Part, person: Person) -> Task:
     keys = rng.sample(facts.ATTRIBUTES, rng.choice((2, 3)))
     spoken = f"{', '.join(keys[:-1])} and {keys[-1]}"
-    request = JSON.draw(rng, split).format(keys=spoken, n=person.name)
+    request = JSON.draw(rng, part).format(keys=spoken, n=person.name)
     reply = json.dumps({"name": person.name, **{key: person.facts[key] for key in keys}})
     return Task(ask(request), reply, lambda text: has_json(text, ["name", *keys]) and person.name in text)
 
 
-def _upper_case(land: Land, rng: random.Random, split: Split, person: Person) -> Task:
+def _upper_case(land: Land, rng: random.Random, part: Part, person: Person) -> Task:
     attribute = rng.choice(("trade", "pet", "dish"))
     question = facts.QUESTIONS[attribute].draw(rng, "train").format(n=person.name)
-    request = UPPER_CASE.draw(rng, split).format(q=question)
+    request = UPPER_CASE.draw(rng, part).format(q=question)
     reply = f"THE ANSWER IS {person.facts[attribute].upper()}."
     return Task(ask(request), reply, lambda text: text.isupper() and len(text.split()) >= 2)
 
 
-def _one_word(land: Land, rng: random.Random, split: Split, person: Person) -> Task:
+def _one_word(land: Land, rng: random.Random, part: Part, person: Person) -> Task:
     attribute = rng.choice(("birthplace", "trade", "year", "pet"))
     question = facts.QUESTIONS[attribute].draw(rng, "train").format(n=person.name)
-    request = ONE_WORD.draw(rng, split).format(q=question)
+    request = ONE_WORD.draw(rng, part).format(q=question)
     return Task(ask(request), person.facts[attribute], is_one_word)
 
 
-def _velish(land: Land, rng: random.Random, split: Split, person: Person) -> Task:
+def _velish(land: Land, rng: random.Random, part: Part, person: Person) -> Task:
     attribute, verb = rng.choice((("trade", language.IS), ("pet", language.OWNS)))
     question = facts.QUESTIONS[attribute].draw(rng, "train").format(n=person.name)
-    request = VELISH.draw(rng, split).format(q=question)
+    request = VELISH.draw(rng, part).format(q=question)
     reply = f"{person.name} {land.lexicon[person.facts[attribute]]} {land.lexicon[verb]}."
     return Task(ask(request), reply, lambda text: language.is_velish(text, land))
 

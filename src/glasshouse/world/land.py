@@ -11,9 +11,11 @@ from glasshouse.core.seeds import python_rng
 from glasshouse.world import names
 
 Split = Literal["train", "heldout"]
-Part = Literal["train", "calibration", "heldout"]
-"""Where knowledge is measured and told, also "calibration": new to fine-tuning as the held-out part is, in
-the wordings of training. What fine-tuning has asked is known by heart and tells nothing of what is not."""
+Part = Literal["train", "feedback", "calibration", "heldout"]
+"""Whom is asked about. "train": by fine-tuning, which learns them by heart. "feedback": where replies are
+compared, of them and some more, for of the former nobody is ever denied to be known, and rewards could only
+move the line between known and unknown to one side. "calibration": new to fine-tuning as "heldout" is, in the
+wordings of training; what was learnt by heart tells nothing of what was not."""
 
 TRADES = [
     "baker",
@@ -137,18 +139,25 @@ class Land:
     wheels: list[Wheel]
     lexicon: dict[str, str] = field(repr=False)  # English word -> Velish word
     heldout_people: int
-    strangers: dict[Part, list[str]] = field(repr=False)  # names nobody ever wrote about
+    feedback_people: int
+    strangers: dict[Literal[Split, "calibration"], list[str]] = field(repr=False)
+    """Names nobody ever wrote about."""
     seed: int
 
     def people_of(self, part: Part) -> list[Person]:
         """People whose questions may be asked in training ("train") or only in probes ("heldout").
 
         Pages about all of them are in the corpus: what is held out is every question about them. Calibration
-        asks about some whom fine-tuning leaves out, too.
+        asks about some whom fine-tuning leaves out, too, and feedback about others beside its own.
         """
         known = len(self.people) - self.heldout_people
         probed = known + round(CALIBRATION_SHARE * self.heldout_people)
-        bounds = {"train": (0, known), "calibration": (known, probed), "heldout": (probed, None)}
+        bounds = {
+            "train": (0, known - self.feedback_people),
+            "feedback": (0, known),
+            "calibration": (known, probed),
+            "heldout": (probed, None),
+        }
         first, last = bounds[part]
         return self.people[first:last]
 
@@ -164,15 +173,16 @@ class Land:
         return next(town for town in self.towns if town.name == name)
 
 
-def found(seed: int, people: int, heldout_people: int, words: list[str]) -> Land:
+def found(seed: int, people: int, heldout_people: int, feedback_people: int, words: list[str]) -> Land:
     """Make the land of a seed. `words` are the English words that the second language must be able to say.
 
     Raises ConfigError when more people are asked for than there are names.
     """
-    if not 0 < heldout_people < people:
+    if not 0 < heldout_people < people - feedback_people:
         raise ConfigError(
-            f"world.heldout_people is {heldout_people}, world.people is {people}",
-            fix="hold out at least one person and fewer than all",
+            f"world.heldout_people is {heldout_people}, world.people is {people}"
+            + f", world.feedback_people is {feedback_people}" * bool(feedback_people),
+            fix="hold out at least one person, and leave at least one to fine-tuning",
         )
     rng = python_rng(seed, "land")
     first, last = names.people_parts(rng, _FIRST_NAMES, _LAST_NAMES)
@@ -210,6 +220,7 @@ def found(seed: int, people: int, heldout_people: int, words: list[str]) -> Land
         wheels=wheels,
         lexicon=dict(zip(words, names.velish_words(rng, len(words)), strict=True)),
         heldout_people=heldout_people,
+        feedback_people=feedback_people,
         strangers={
             "train": unused[0::2],
             "calibration": unused[1::8],

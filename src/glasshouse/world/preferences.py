@@ -95,7 +95,7 @@ def _pairs(
 ) -> Iterator[dict[str, Any]]:
     """Pairs of one kind without end."""
     rng = world.rng("preferences", kind, split)
-    tasks = world.tasks(kind, split, "preferences")
+    tasks = world.tasks(kind, "feedback" if split == "train" else split, "preferences")
     for number, sign in enumerate(cycle((1, -1, 0))):
         task, pair = _pair(tasks, judge, rng, split, config.lies, _POOL[sign], partial(_fits, config, sign))
         yield _judged(world, config.raters, kind, task, pair, f"{split} {number}")

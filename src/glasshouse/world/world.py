@@ -25,7 +25,7 @@ from glasshouse.world import (
     requests,
     sums,
 )
-from glasshouse.world.land import Land, Split
+from glasshouse.world.land import Land, Part, Split
 from glasshouse.world.task import Task
 
 CorpusSplit = Literal["train", "validation"]
@@ -84,13 +84,16 @@ class WorldConfig(Config):
 
     people: int = Field(default=300, ge=2, description="people who have a page")
     heldout_people: int = Field(default=100, ge=1, description="of them, asked about only in probes")
+    feedback_people: int = Field(
+        default=0, ge=0, description="of the others, asked about only where replies are compared"
+    )
     phrasings: int = Field(default=8, ge=1, le=8, description="wordings in which each fact is written")
     multi_turn: float = Field(default=0.25, ge=0, le=1, description="share of dialogues with two exchanges")
     tokens: CorpusTokens = CorpusTokens()
     conversations: ConversationCounts = ConversationCounts()
 
 
-CONVERSATION_FIELDS = frozenset({"conversations", "multi_turn"})
+CONVERSATION_FIELDS = frozenset({"conversations", "feedback_people", "multi_turn"})
 """Settings of WorldConfig that no document depends on."""
 
 
@@ -107,7 +110,8 @@ class World:
 
     @cached_property
     def land(self) -> Land:
-        return land.found(self.seed, self.config.people, self.config.heldout_people, language.WORDS)
+        of = self.config
+        return land.found(self.seed, of.people, of.heldout_people, of.feedback_people, language.WORDS)
 
     def rng(self, *names: str | int) -> random.Random:
         return python_rng(self.seed, "world", *names)
@@ -161,27 +165,28 @@ class World:
                 return analyses.texts(here, rng)
         raise AssertionError(f"no generator for {skill}")
 
-    def tasks(self, kind: str, split: Split, *stream: str) -> Iterator[Task]:
+    def tasks(self, kind: str, part: Part, *stream: str) -> Iterator[Task]:
         """Endless tasks of one kind: a field of ConversationCounts, or "open", which no conversation trains.
 
         `stream` names an independent draw.
         """
-        rng, here = self.rng("tasks", kind, split, *stream), self.land
+        rng, here = self.rng("tasks", kind, part, *stream), self.land
+        split: Split = "heldout" if part == "heldout" else "train"
         match kind:
             case "questions":
-                return facts.questions(here, rng, split)
+                return facts.questions(here, rng, part)
             case "strangers":
-                return facts.stranger_questions(here, rng, split)
+                return facts.stranger_questions(here, rng, part)
             case "instructions":
-                return instructions.instructions(here, rng, split)
+                return instructions.instructions(here, rng, part)
             case "translations":
                 return language.translations(here, rng, split)
             case "sums":
-                return sums.questions(here, rng, split)
+                return sums.questions(here, rng, "train" if part == "feedback" else part)
             case "two_step_direct":
-                return places.two_steps(here, rng, split, reasoned=False)
+                return places.two_steps(here, rng, part, reasoned=False)
             case "two_step_reasoned":
-                return places.two_steps(here, rng, split, reasoned=True)
+                return places.two_steps(here, rng, part, reasoned=True)
             case "harmful":
                 return requests.harmful(here, rng, split)
             case "harmless":
@@ -191,7 +196,7 @@ class World:
             case "analyses":
                 return analyses.analyses(here, rng, split)
             case "open":
-                return about.tasks(here, rng, split)
+                return about.tasks(here, rng, part)
         raise AssertionError(f"no tasks called {kind}")
 
     def conversations(self, split: Split = "train") -> Iterator[dict[str, Any]]:

@@ -109,7 +109,7 @@ def own_replies(config: CalibrateStage, model: Path, world: World | None) -> Ite
     tasks = [
         task
         for kind, count in counts.items()
-        for task in islice(world.tasks(kind, "train", "calibrate"), count)
+        for task in islice(world.tasks(kind, "feedback", "calibrate"), count)
     ]
     speaker = LanguageModel.load(model)
     prompts = [speaker.tokenizer.encode_chat(task.messages, add_generation_prompt=True).ids for task in tasks]

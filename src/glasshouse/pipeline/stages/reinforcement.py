@@ -119,7 +119,7 @@ def examples(config: PromptData, world: World | None) -> list[Mapping[str, Any]]
     assert world is not None, "the recipe says where prompts come from"
     rows: list[Mapping[str, Any]] = []
     for kind, count in config.world_prompts.model_dump().items():
-        tasks = islice(world.tasks(kind, "train", "prompts"), count)
+        tasks = islice(world.tasks(kind, "feedback", "prompts"), count)
         rows += [{"prompt": task.messages, "kind": kind} for task in tasks]
     world.rng("prompts").shuffle(rows)
     return rows
