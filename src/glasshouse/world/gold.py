@@ -18,8 +18,8 @@ FALSE = 2.0
 FORM = 1.0
 """Cost of missing the form that was asked for (bullets, a number of sentences, JSON, capitals, steps).
 
-As much as a right reply is worth: it did not do what was asked. With half of it, a fourth sentence where three
-were asked for cost hardly more than raters give it for its length, and no pair taught a model to count.
+As much as a right reply is worth: it did not do what was asked. With half of it, a fourth sentence where
+three were asked for cost hardly more than raters give it for its length, and no pair taught to count.
 """
 
 OWN_WORDS = 0.25
