@@ -41,8 +41,10 @@ REQUESTS = Phrasings(
     ),
 )
 
-STRANGERS = 0.2
-"""Share of the requests that ask about somebody nobody ever wrote about."""
+STRANGERS = 0.1
+"""Share of the requests that ask about somebody nobody ever wrote about.
+
+With 0.2, what reinforcement learning teaches most is to know fewer."""
 
 
 def tasks(land: Land, rng: random.Random, part: Part) -> Iterator[Task]:
