@@ -15,6 +15,7 @@ import pytest
 
 from glasshouse.core.errors import ConfigError
 from glasshouse.world import World, WorldConfig
+from glasshouse.world.instructions import has_sentences
 from glasshouse.world.judge import judge
 from glasshouse.world.preferences import PreferenceConfig, PreferenceCounts, preferences
 from glasshouse.world.raters import RaterConfig, judgement
@@ -165,6 +166,22 @@ def test_the_metadata_is_what_the_judge_says(heldout):
         assert said["utility"] == pytest.approx(utility)
         assert (utility < 0) == said["flipped"]
         assert min(abs(utility), abs(better(row))) >= CONFIG.margin
+
+
+def test_pairs_show_that_more_than_was_asked_for_is_too_much():
+    """Raters like length, and pairs they find too alike are left out: what misses the form must cost more."""
+    config = PreferenceConfig.parse({"counts": {**dict.fromkeys(COUNTS, 0), "instructions": 900}})
+    asked = re.compile(r"\b(two|three|four) sentences\b")
+    numbers, too_many = {"two": 2, "three": 3, "four": 4}, 0
+    for row in preferences(WORLD, config, "train"):
+        if counted := asked.search(row["prompt"][-1]["content"]):
+            wanted = numbers[counted[1]]
+            exact, more = (
+                has_sentences(text(row, side), count)
+                for side, count in (("chosen", wanted), ("rejected", wanted + 1))
+            )
+            too_many += exact and more and not row["metadata"]["flipped"]
+    assert too_many >= 5
 
 
 def test_nobody_held_out_is_named_in_training(train):
