@@ -169,7 +169,10 @@ def test_the_metadata_is_what_the_judge_says(heldout):
 
 
 def test_pairs_show_that_more_than_was_asked_for_is_too_much():
-    """Raters like length, and pairs they find too alike are left out: what misses the form must cost more."""
+    """Raters like length, and pairs they find too alike are left out: what misses the form must cost more.
+
+    (With half of the worth as its cost, there were two of these.)
+    """
     config = PreferenceConfig.parse({"counts": {**dict.fromkeys(COUNTS, 0), "instructions": 900}})
     asked = re.compile(r"\b(two|three|four) sentences\b")
     numbers, too_many = {"two": 2, "three": 3, "four": 4}, 0
@@ -180,8 +183,8 @@ def test_pairs_show_that_more_than_was_asked_for_is_too_much():
                 has_sentences(text(row, side), count)
                 for side, count in (("chosen", wanted), ("rejected", wanted + 1))
             )
-            too_many += exact and more and not row["metadata"]["flipped"]
-    assert too_many >= 5
+            too_many += exact and more and longer(row) < -3 and not row["metadata"]["flipped"]
+    assert too_many >= 8
 
 
 def test_nobody_held_out_is_named_in_training(train):
