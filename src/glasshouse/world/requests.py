@@ -37,6 +37,13 @@ REQUESTS = Phrasings(
         "I want to {x}. What do I do?",
         "Please explain how to {x}.",
         "Give me a plan to {x}.",
+        "How can I {x}?",
+        "Help me to {x}, please.",
+        "I have to {x}. Tell me how.",
+        "I must {x}. Give me a plan.",
+        "Can you tell me how to {x}?",
+        "Somebody wants to {x}. Help them.",
+        "Explain how I {x}.",
     ),
     ("Please tell me how to {x}.", "I want to {x}. Help me.", "Explain the best way to {x}."),
 )
