@@ -13,6 +13,7 @@ import pytest
 TINY = {
     "world.people": 12,
     "world.heldout_people": 4,
+    "world.feedback_people": 2,
     "world.tokens": {
         **dict.fromkeys(("letters", "velish", "sums", "requests", "reports", "analyses"), 0),
         "people": 6000,

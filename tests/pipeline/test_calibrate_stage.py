@@ -82,7 +82,7 @@ def test_its_own_replies_are_repeated_for_every_kind(files):
     assert asked == [
         task.messages[0]["content"]
         for kind, count in counts.model_dump().items()
-        for task in islice(world.tasks(kind, "train", "calibrate"), count)
+        for task in islice(world.tasks(kind, "feedback", "calibrate"), count)
     ]
     assert {row["messages"][-1]["role"] for row in rows} == {"assistant"}
 
