@@ -113,7 +113,7 @@ def measured(data: Path, work: Path, n: int) -> dict[str, Any]:
         "train", "sft", "--model", base, "--data", work / "chats.jsonl", "--out", tuned, *settings(TUNING)
     )
     figures = {}
-    few = max(2, n // 10)  # what has learnt no reply writes as much as it may: many times as long
+    few = max(5, n // 4)  # what has learnt no reply writes as much as it may: many times as long
     for name, model, count in (("fine-tuned", tuned, n), ("before", base, few)):
         out = work / f"{name}.json"
         told = {"n": count, "seed": SEED, "domain": pack, "chunk_tokens": CHUNK_TOKENS}

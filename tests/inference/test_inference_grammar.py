@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from glasshouse.core.errors import GlasshouseError, UsageError
 from glasshouse.inference.choice import Row, RowSettings, choose_rows
+from glasshouse.inference.closing import Closer
 from glasshouse.inference.grammar import GrammarCompiler, special_token
 from glasshouse.inference.request import Grammar
 from glasshouse.inference.sampling import Sampling, row_key
@@ -222,6 +223,20 @@ def test_the_shortest_text_is_known(
     if shortest is not None:
         assert text == shortest
         assert not write(compiler, tokenizer, grammar, needed - 1)[1]
+
+
+def test_a_long_string_is_passed_by_where_null_will_do(
+    compiler: GrammarCompiler, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sentence of a document, or null, a dozen times: known at once, where each token took a search."""
+    sentence = {"anyOf": [{"enum": [f"{n} {'long ' * 99}" for n in range(9)]}, {"type": "null"}]}
+    fields = {f"field_{n}": sentence for n in range(12)}
+    schema = {"type": "object", "properties": fields, "required": list(fields)}
+    monkeypatch.setattr(Closer, "_search", lambda *_: pytest.fail("searched"))
+    room = len(tokenizer.encode(json.dumps(dict.fromkeys(fields)))) + 1
+    needed = compiler.start(Grammar("json_schema", json.dumps(schema)), room).needed
+    assert needed is not None
+    assert needed <= room
 
 
 def test_the_plan_is_the_shortest_of_all(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:

@@ -161,6 +161,8 @@ class Closer:
             unit = _preferred(bits, self.vocabulary.end)
             if unit is None:
                 return None
+            if unit == 34 and bits & (_N | _LETTERS) == _N and walk.validate_tokens(_NULL) == len(_NULL):
+                unit = _NULL[0]  # a string may have to be a long one, as a sentence of a document
             if (bits, unit) != last:
                 again, before, last = 0, walk.deep_copy(), (bits, unit)
             again += 1
@@ -319,6 +321,8 @@ _CLASSES = [
 """Where all of a class are allowed, it hardly matters which is taken."""
 
 _QUOTE = 1 << ord('"')
+_NULL = list(b"null")
+_N = 1 << _NULL[0]
 
 
 def _preferred(bits: int, end: int) -> int | None:
