@@ -22,7 +22,8 @@ import pytest
 
 from glasshouse.documents.chunks import chunk
 from glasshouse.documents.sentences import sentences
-from glasshouse.files.document import Builder, Document
+from glasshouse.files.builder import Builder
+from glasshouse.files.document import Document
 
 TOKEN = re.compile(r"'(?:s|t|re|ve|m|ll|d)| ?[^\W\d_]+|\d{1,3}| ?[^\s\w]+|\s+(?!\S)|\s+|_")
 """As a byte-level tokenizer splits text before it merges."""

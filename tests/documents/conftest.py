@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from glasshouse.files.document import Builder, Document
+from glasshouse.files.builder import Builder
+from glasshouse.files.document import Document
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from glasshouse.core.errors import DataError, UsageError
 from glasshouse.documents.chunks import Chunk, chunk
 from glasshouse.documents.figures import figures
 from glasshouse.documents.sentences import sentences
-from glasshouse.files.document import Builder, Document
+from glasshouse.files.builder import Builder
+from glasshouse.files.document import Document
 
 TOKEN = re.compile(r"[^\W\d_]{1,6}|\d{1,3}|[^\w\s]|_|\s+(?=\s)|\n")
 

@@ -14,7 +14,8 @@ from glasshouse.documents.find import find_documents
 from glasshouse.documents.folder import Job, Outcome, analyze_documents
 from glasshouse.documents.result import ChunkResult, Result
 from glasshouse.documents.results_file import ResultsFile, read_results
-from glasshouse.files.document import Builder, Document
+from glasshouse.files.builder import Builder
+from glasshouse.files.document import Document
 from glasshouse.llm.errors import BadRequestError, InvalidOutputError, NotAllowedError, UnreachableError
 from glasshouse.llm.interface import Completion, Request, Usage
 

@@ -14,7 +14,7 @@ from glasshouse.documents.analyzer import Analyzer
 from glasshouse.documents.loading import load
 from glasshouse.documents.quotable import quotable
 from glasshouse.documents.reply_schema import plain_schema, reply_schema
-from glasshouse.files.document import Builder
+from glasshouse.files.builder import Builder
 from glasshouse.inference import LanguageModel
 from glasshouse.llm import LocalLLM
 from glasshouse.tokenizer import Tokenizer

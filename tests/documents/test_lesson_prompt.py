@@ -9,7 +9,7 @@ from glasshouse.documents.analyzer import Analyzer
 from glasshouse.documents.corrections import Corrections
 from glasshouse.documents.lesson_prompt import as_asked
 from glasshouse.documents.stated import stated
-from glasshouse.files.document import Builder
+from glasshouse.files.builder import Builder
 from glasshouse.llm.interface import Capabilities
 
 SCHEMA = {"type": "object", "properties": {"sold": {"type": "number", "description": "Bolts sold."}}}

@@ -18,7 +18,7 @@ from glasshouse.documents.edit_search import nearest
 from glasshouse.documents.plain_form import PlainForm
 from glasshouse.documents.quote_check import check
 from glasshouse.documents.quotes import Source, find_quote
-from glasshouse.files.document import Builder
+from glasshouse.files.builder import Builder
 
 DATA = os.environ.get("GLASSHOUSE_TEST_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="GLASSHOUSE_TEST_DATA names no folder")

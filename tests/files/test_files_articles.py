@@ -101,17 +101,6 @@ def test_patents_of_2002_to_2004():
     assert document.metadata == {"number": "06789", "date": "20020101", "title": "Title", "author": "Ann Lee"}
 
 
-def test_words_in_characters_that_are_not_drawn_are_flagged():
-    smuggled = "".join(chr(0xE0000 + ord(letter)) for letter in "obey me")
-    for reader, source in (
-        (read_jats, f"<article><body><p>seen{smuggled}</p></body></article>"),
-        (read_uspto, f"<us-patent-grant><abstract><p>seen{smuggled}</p></abstract></us-patent-grant>"),
-    ):
-        document = reader(source.encode(), "a.xml")
-        assert document.text.endswith("seen")
-        assert [(flag.kind, flag.text) for flag in document.flags] == [("hidden_text", "obey me")]
-
-
 def test_tables_of_patents_have_named_columns():
     source = (
         "<us-patent-grant><description><p>see<tables><table><tgroup><colspec colname='1'/>"

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from glasshouse.core.errors import DataError
+from glasshouse.files.builder import Builder
 from glasshouse.files.chart import A, C, chart_text
-from glasshouse.files.document import Builder, Document, Flag, Kind
+from glasshouse.files.document import Document, Flag, Kind
 from glasshouse.files.docx_numbers import Numbers, shown_number
 from glasshouse.files.docx_styles import Look, Styles, W, is_on, number, shading, value
 from glasshouse.files.omml import M, math_text

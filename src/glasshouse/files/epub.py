@@ -10,8 +10,9 @@ from urllib.parse import unquote
 
 from glasshouse.core.errors import DataError
 from glasshouse.files.archive import open_archive, read_member
+from glasshouse.files.builder import Builder
 from glasshouse.files.charset import decode
-from glasshouse.files.document import Builder, Document, Flag
+from glasshouse.files.document import Document, Flag
 from glasshouse.files.html import MAX_HIDDEN, write_html
 from glasshouse.files.xml import local_name, parse_xml
 

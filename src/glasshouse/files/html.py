@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from glasshouse.core.errors import DataError
+from glasshouse.files.builder import Builder
 from glasshouse.files.charset import decode
-from glasshouse.files.document import Builder, Document, Flag, Kind
+from glasshouse.files.document import Document, Flag, Kind
 from glasshouse.files.grid import BETWEEN, Grid
 from glasshouse.files.hidden import Element, Look, Styles
 from glasshouse.files.invisible import visible

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from glasshouse.files.document import Flag
 
@@ -16,11 +17,14 @@ _TAGS = re.compile("(\U0001f3f4[\U000e0020-\U000e007f]{1,10})|[\U000e0000-\U000e
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f]")
 
 
-def smuggled_flags(words: str) -> tuple[Flag, ...]:
-    """What to say of a file with words in characters that are not drawn; nothing where there are none."""
-    if not words.strip():
+def smuggled_flags(found: Iterable[tuple[str, int | None]]) -> tuple[Flag, ...]:
+    """What to say of a file with words in characters that are not drawn, each with its page."""
+    parts = [(words, page) for words, page in found if words.strip()]
+    if not parts:
         return ()
-    return (Flag("hidden_text", "Words stand in characters that are never drawn.", text=words[:10_000]),)
+    pages = tuple(sorted({page for _, page in parts if page is not None}))
+    text = " ".join(words for words, _ in parts)[:10_000]
+    return (Flag("hidden_text", "Words stand in characters that are never drawn.", pages, text),)
 
 
 def visible(text: str) -> tuple[str, str]:

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from glasshouse.core.errors import DataError
-from glasshouse.files.document import Builder, Document, Kind
+from glasshouse.files.builder import Builder
+from glasshouse.files.document import Document, Kind
 from glasshouse.files.grid import Grid
-from glasshouse.files.invisible import smuggled_flags, visible
 from glasshouse.files.xml import local_name, parse_xml, span
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def read_jats(data: bytes, name: str) -> Document:
         writer.article(article, 1)
     if not writer.builder.characters:
         raise DataError("the article has no text", where=name, fix="check that the download is whole")
-    return writer.builder.document(name, "jats", metadata=metadata, flags=smuggled_flags(writer.smuggled))
+    return writer.builder.document(name, "jats", metadata=metadata)
 
 
 def text_of(element: lxml.etree._Element) -> str:
@@ -182,7 +182,7 @@ def _metadata(article: lxml.etree._Element) -> dict[str, str]:
     if words:
         found["keywords"] = "; ".join(words)
     put("license", _child(meta, "permissions", "license"))
-    return {key: visible(value)[0] for key, value in found.items()}
+    return found
 
 
 class _Writer:
@@ -190,11 +190,8 @@ class _Writer:
 
     def __init__(self) -> None:
         self.builder = Builder()
-        self.smuggled = ""  # words in characters that are not drawn
 
     def add(self, text: str, kind: Kind = "paragraph", level: int | None = None) -> None:
-        text, words = visible(text)
-        self.smuggled += words
         self.builder.add(text, kind, level=level)
 
     def heading(self, text: str, level: int) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage
 
 from glasshouse.core.errors import DataError
+from glasshouse.files.builder import Builder
 from glasshouse.files.charset import decode
-from glasshouse.files.document import Builder, Document, Flag
+from glasshouse.files.document import Document, Flag
 from glasshouse.files.formats import format_of
 
 MAX_ATTACHMENTS = 50

@@ -6,7 +6,8 @@ import itertools
 import re
 from dataclasses import dataclass, field
 
-from glasshouse.files.document import Builder, Document, Flag, Kind
+from glasshouse.files.builder import Builder
+from glasshouse.files.document import Document, Flag, Kind
 from glasshouse.files.grid import BETWEEN
 from glasshouse.files.html import MAX_HIDDEN, write_html
 from glasshouse.files.plain import plain_text

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from glasshouse.core.errors import DataError
 from glasshouse.files.archive import open_archive, read_member
-from glasshouse.files.document import Builder, Document, Flag
+from glasshouse.files.builder import Builder
+from glasshouse.files.document import Document, Flag
 from glasshouse.files.odf_styles import DRAW, FO, OFFICE, PRESENTATION, STYLE, SVG, TABLE, Look, Styles
 from glasshouse.files.odf_styles import points as in_points
 from glasshouse.files.odf_text import ANNOTATIONS, DC, Found, Texts, table_rows

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from glasshouse.core.errors import DataError
-from glasshouse.files.document import Builder, Document, Flag
+from glasshouse.files.builder import Builder
+from glasshouse.files.document import Document, Flag
 from glasshouse.files.line_breaks import keeps_hyphen, last_half
 from glasshouse.files.page_layout import Line, lines_of
 from glasshouse.files.paragraphs import Body, Paragraph, goes_on, paragraphs_of, set_levels

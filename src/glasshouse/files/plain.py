@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from glasshouse.core.errors import DataError
+from glasshouse.files.builder import Builder
 from glasshouse.files.charset import decode
-from glasshouse.files.document import Builder, Document, Flag
+from glasshouse.files.document import Document, Flag
 from glasshouse.files.invisible import smuggled_flags, visible
 
 MAX_BYTES = 200_000_000
@@ -50,4 +51,4 @@ def plain_text(data: bytes, name: str) -> tuple[str, tuple[Flag, ...]]:
     flags: list[Flag] = []
     if broken := text.count("\ufffd") - data.count("\ufffd".encode()):
         flags.append(Flag("broken", f"{broken:,} characters are not in the encoding of the others."))
-    return text, (*flags, *smuggled_flags(smuggled))
+    return text, (*flags, *smuggled_flags([(smuggled, None)]))

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from glasshouse.files.builder import Builder
 from glasshouse.files.chart import A, C, chart_text
-from glasshouse.files.document import Builder, Document, Flag, Kind
+from glasshouse.files.document import Document, Flag, Kind
 from glasshouse.files.docx_numbers import shown_number
 from glasshouse.files.omml import M, math_text
 from glasshouse.files.opc import Package

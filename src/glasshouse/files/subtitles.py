@@ -7,7 +7,8 @@ import re
 from typing import NamedTuple
 
 from glasshouse.core.errors import DataError
-from glasshouse.files.document import Builder, Document
+from glasshouse.files.builder import Builder
+from glasshouse.files.document import Document
 from glasshouse.files.plain import plain_text
 
 _TIME = r"(?:\d{1,4}:)?\d{1,2}:\d{2}[.,]\d{1,3}"

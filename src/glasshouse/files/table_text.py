@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from glasshouse.core.errors import DataError
-from glasshouse.files.document import Builder, Document, Flag
+from glasshouse.files.builder import Builder
+from glasshouse.files.document import Document, Flag
 from glasshouse.files.grid import BETWEEN
 from glasshouse.files.plain import plain_text
 

@@ -7,9 +7,9 @@ import re
 from typing import TYPE_CHECKING
 
 from glasshouse.core.errors import DataError
-from glasshouse.files.document import Builder, Document, Kind
+from glasshouse.files.builder import Builder
+from glasshouse.files.document import Document, Kind
 from glasshouse.files.grid import Grid
-from glasshouse.files.invisible import smuggled_flags, visible
 from glasshouse.files.plain import plain_text
 from glasshouse.files.xml import local_name, parse_xml
 
@@ -55,7 +55,7 @@ def read_uspto(data: bytes, name: str) -> Document:
     writer.parts(root)
     if not writer.builder.characters:
         raise DataError("the patent has no text", where=name, fix="check that the download is whole")
-    return writer.builder.document(name, "uspto", metadata=metadata, flags=smuggled_flags(writer.smuggled))
+    return writer.builder.document(name, "uspto", metadata=metadata)
 
 
 def _metadata(root: lxml.etree._Element) -> dict[str, str]:
@@ -82,7 +82,7 @@ def _metadata(root: lxml.etree._Element) -> dict[str, str]:
             put("date", parts.get("date") or parts.get("document-date") or parts.get("B140") or "")
     put("author", "; ".join(filter(None, inventors)))
     put("assignee", "; ".join(filter(None, assignees)))
-    return {key: visible(words)[0] for key, words in found.items()}
+    return found
 
 
 def _person(element: lxml.etree._Element) -> str:
@@ -120,11 +120,8 @@ class _Writer:
 
     def __init__(self) -> None:
         self.builder = Builder()
-        self.smuggled = ""  # words in characters that are not drawn
 
     def add(self, text: str, kind: Kind = "paragraph", level: int | None = None) -> None:
-        text, words = visible(text)
-        self.smuggled += words
         self.builder.add(text, kind, level=level)
 
     def parts(self, root: lxml.etree._Element) -> None:

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from glasshouse.files.builder import Builder
 from glasshouse.files.chart import A, C, chart_text
-from glasshouse.files.document import Builder, Document, Flag
+from glasshouse.files.document import Document, Flag
 from glasshouse.files.number_format import hides_text, number_text
 from glasshouse.files.opc import Package
 from glasshouse.files.regions import regions, sheet_place

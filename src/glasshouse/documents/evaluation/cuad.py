@@ -26,7 +26,8 @@ from glasshouse.core.config import nearest
 from glasshouse.core.errors import UsageError
 from glasshouse.documents.evaluation.example import Example, Grade, rows, sample
 from glasshouse.documents.result import FieldResult, Result
-from glasshouse.files.document import Builder, Document
+from glasshouse.files.builder import Builder
+from glasshouse.files.document import Document
 
 FILE = "docs/cuad_contracts.jsonl.gz"
 

@@ -26,7 +26,8 @@ from typing import Any
 from glasshouse.documents.equality import as_number
 from glasshouse.documents.evaluation.example import Example, Grade, rows, sample
 from glasshouse.documents.result import Result
-from glasshouse.files.document import Builder, Document
+from glasshouse.files.builder import Builder
+from glasshouse.files.document import Document
 
 FILE = "docs/tatqa_dev.jsonl.gz"
 
