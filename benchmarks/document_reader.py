@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from glasshouse.core.devices import machine
-from glasshouse.documents.chunks import chunk
+from glasshouse.documents.chunking.chunks import chunk
+from glasshouse.documents.chunking.quotable import quotable
 from glasshouse.documents.evaluation import cuad, tatqa
 from glasshouse.documents.evaluation.example import rows, sample
 from glasshouse.documents.packs.pack import load_pack
 from glasshouse.documents.question import Question, template
-from glasshouse.documents.quotable import quotable
 from glasshouse.documents.reply_schema import plain_schema
 from glasshouse.llm.local import LocalLLM
 from glasshouse.tokenizer import Tokenizer

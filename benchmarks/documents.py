@@ -77,7 +77,7 @@ Places = list[tuple[int, int]]
 
 
 def ours(works: dict[str, list[Call]]) -> dict[str, dict[str, Any]]:
-    from glasshouse.documents.quotes import Source
+    from glasshouse.documents.quotes.search import Source
 
     found = {}
     Source("to import what is imported late, like").find("to import what was imported late, like")

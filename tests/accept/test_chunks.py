@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from glasshouse.documents.chunks import chunk
-from glasshouse.documents.sentences import sentences
+from glasshouse.documents.chunking.chunks import chunk
+from glasshouse.documents.chunking.sentences import sentences
 from glasshouse.files.builder import Builder
 from glasshouse.files.document import Document
 

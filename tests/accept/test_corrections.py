@@ -15,10 +15,10 @@ import pytest
 
 from glasshouse.core.model_folders import model_folder
 from glasshouse.documents import probes
-from glasshouse.documents.correction_store import FILE
-from glasshouse.documents.corrections import Corrections
-from glasshouse.documents.quote_check import check
-from glasshouse.documents.quotes import Source
+from glasshouse.documents.learning.correction_store import FILE
+from glasshouse.documents.learning.corrections import Corrections
+from glasshouse.documents.quotes.check import check
+from glasshouse.documents.quotes.search import Source
 from glasshouse.files.document import Document
 from glasshouse.inference import LanguageModel
 from glasshouse.pipeline.recipe import load_recipe

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.documents.changed_clauses import Contract, changes, contracts, misplaced, reference, unshown
 
-from glasshouse.documents.quotes import Source
+from glasshouse.documents.quotes.search import Source
 
 pytestmark = [
     pytest.mark.accept,

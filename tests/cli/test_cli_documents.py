@@ -9,7 +9,7 @@ import pytest
 from tests.documents import folder_kills
 from tests.llm.scripted_server import Reply, Wire
 
-from glasshouse.documents.corrections import Corrections
+from glasshouse.documents.learning.corrections import Corrections
 from glasshouse.files import read_examples, read_preferences
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from glasshouse.documents.quotes import Quote
+from glasshouse.documents.quotes.search import Quote
 
 
 @dataclass(frozen=True)

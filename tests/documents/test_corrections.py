@@ -8,9 +8,9 @@ import pytest
 
 from glasshouse.core.errors import StorageError, UsageError
 from glasshouse.documents.calibrator import Calibrator
-from glasshouse.documents.corrections import Corrections, held_out, sha256
-from glasshouse.documents.passage import AROUND, SMALL
-from glasshouse.documents.quotable import quotable
+from glasshouse.documents.chunking.quotable import quotable
+from glasshouse.documents.learning.corrections import Corrections, held_out, sha256
+from glasshouse.documents.learning.passage import AROUND, SMALL
 from glasshouse.documents.result import FieldResult, QuoteCheck, Result
 from glasshouse.files import read_conversations, read_preferences
 from glasshouse.files.document import Document

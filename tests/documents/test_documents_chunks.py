@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glasshouse.core.errors import DataError, UsageError
-from glasshouse.documents.chunks import Chunk, chunk
-from glasshouse.documents.figures import figures
-from glasshouse.documents.sentences import sentences
+from glasshouse.documents.chunking.chunks import Chunk, chunk
+from glasshouse.documents.chunking.sentences import sentences
+from glasshouse.documents.values.figures import figures
 from glasshouse.files.builder import Builder
 from glasshouse.files.document import Document
 

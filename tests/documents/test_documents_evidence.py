@@ -2,7 +2,7 @@
 
 import pytest
 
-from glasshouse.documents.evidence import Evidence, holds, quote_match
+from glasshouse.documents.quotes.evidence import Evidence, holds, quote_match
 from glasshouse.documents.result import QuoteCheck
 
 TEXT = "Total: 5 boats."

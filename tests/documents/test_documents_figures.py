@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glasshouse.documents.dates import Days, days_of
-from glasshouse.documents.figures import figure_of, figures
+from glasshouse.documents.values.dates import Days, days_of
+from glasshouse.documents.values.figures import figure_of, figures
 
 HAND = [
     ("$1,234.5 million", "1234500000", "USD"),

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from glasshouse.core.errors import ConfigError, DataError, StorageError, UsageError
-from glasshouse.documents.find import find_documents
-from glasshouse.documents.folder import Job, Outcome, analyze_documents
+from glasshouse.documents.folders.find import find_documents
+from glasshouse.documents.folders.folder import Job, Outcome, analyze_documents
+from glasshouse.documents.folders.results_file import ResultsFile, read_results
 from glasshouse.documents.result import ChunkResult, Result
-from glasshouse.documents.results_file import ResultsFile, read_results
 from glasshouse.files.builder import Builder
 from glasshouse.files.document import Document
 from glasshouse.llm.errors import BadRequestError, InvalidOutputError, NotAllowedError, UnreachableError

@@ -7,10 +7,10 @@ from itertools import islice
 import jsonschema_rs
 import pytest
 
+from glasshouse.documents.chunking.sentences import sentences
 from glasshouse.documents.packs.pack import load_pack
 from glasshouse.documents.question import template
 from glasshouse.documents.reply_schema import plain_schema, reply_schema
-from glasshouse.documents.sentences import sentences
 from glasshouse.world import World, WorldConfig, analyses, filings
 
 WORLD = World(WorldConfig(people=40, heldout_people=10), seed=5)

@@ -11,8 +11,8 @@ from jsonschema_rs import validator_for
 from tests.files.words import fixture_file
 
 from glasshouse.documents.analyzer import Analyzer
+from glasshouse.documents.chunking.quotable import quotable
 from glasshouse.documents.loading import load
-from glasshouse.documents.quotable import quotable
 from glasshouse.documents.reply_schema import plain_schema, reply_schema
 from glasshouse.files.builder import Builder
 from glasshouse.inference import LanguageModel

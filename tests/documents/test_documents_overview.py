@@ -12,7 +12,9 @@ import pytest
 from lxml import html
 
 from glasshouse.core.errors import DataError
-from glasshouse.documents.overview import overview, write_overview
+from glasshouse.documents.folders.overview import overview, write_overview
+from glasshouse.documents.folders.results_file import read_results, work_folder
+from glasshouse.documents.folders.texts import TEXTS, Texts
 from glasshouse.documents.result import (
     CheckFinding,
     Contradiction,
@@ -21,8 +23,6 @@ from glasshouse.documents.result import (
     QuoteCheck,
     Result,
 )
-from glasshouse.documents.results_file import read_results, work_folder
-from glasshouse.documents.texts import TEXTS, Texts
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)"> & <!-- {{ 7 * 7 }} \u2028'
 

@@ -9,9 +9,9 @@ import jsonschema_rs
 import pytest
 
 from glasshouse.core.errors import ConfigError
+from glasshouse.documents.chunking.sentences import sentences
 from glasshouse.documents.packs.pack import load_pack, shipped_packs
 from glasshouse.documents.result import TASKS
-from glasshouse.documents.sentences import sentences
 
 
 def test_the_packs_that_ship() -> None:

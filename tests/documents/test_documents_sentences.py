@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glasshouse.documents.sentences import sentences
+from glasshouse.documents.chunking.sentences import sentences
 
 HAND = [
     ["Mr. Smith of Acme Inc. paid $1.5 million.", "The U.S. Court agreed; see Sec. 2.1.3 and Fig. 4."],

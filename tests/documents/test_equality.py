@@ -2,7 +2,7 @@
 
 import pytest
 
-from glasshouse.documents.equality import as_number, same
+from glasshouse.documents.values.equality import as_number, same
 
 SAME = [
     ("$1,200", 1200.0),

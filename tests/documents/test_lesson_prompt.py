@@ -6,9 +6,9 @@ import pytest
 
 from glasshouse.core.errors import ConfigError
 from glasshouse.documents.analyzer import Analyzer
-from glasshouse.documents.corrections import Corrections
-from glasshouse.documents.lesson_prompt import as_asked
-from glasshouse.documents.stated import stated
+from glasshouse.documents.learning.corrections import Corrections
+from glasshouse.documents.learning.lesson_prompt import as_asked
+from glasshouse.documents.quotes.stated import stated
 from glasshouse.files.builder import Builder
 from glasshouse.llm.interface import Capabilities
 

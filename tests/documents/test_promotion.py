@@ -6,8 +6,8 @@ import itertools
 import pytest
 
 from glasshouse.core.errors import DataError
-from glasshouse.documents.corrections import Case
-from glasshouse.documents.promotion import Asked, ask_cases, decide, sign_test
+from glasshouse.documents.learning.corrections import Case
+from glasshouse.documents.learning.promotion import Asked, ask_cases, decide, sign_test
 from glasshouse.documents.result import FieldResult, Result
 from glasshouse.files.document import Document
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.documents.changed_clauses import changes, contracts, misplaced, reference, unshown
 
-from glasshouse.documents.edit_search import nearest
-from glasshouse.documents.plain_form import PlainForm
-from glasshouse.documents.quote_check import check
-from glasshouse.documents.quotes import Source, find_quote
+from glasshouse.documents.quotes.check import check
+from glasshouse.documents.quotes.edit_search import nearest
+from glasshouse.documents.quotes.plain_form import PlainForm
+from glasshouse.documents.quotes.search import Source, find_quote
 from glasshouse.files.builder import Builder
 
 DATA = os.environ.get("GLASSHOUSE_TEST_DATA")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glasshouse.documents.leaves import leaves, spans
 from glasshouse.documents.signals import signals, token_probabilities, vote_shares
+from glasshouse.documents.values.leaves import leaves, spans
 from glasshouse.inference.token_names import token_name
 from glasshouse.llm import Completion
 from glasshouse.llm.interface import TokenLogprob

@@ -17,7 +17,7 @@ from glasshouse.core.errors import GlasshouseError, UsageError
 
 if TYPE_CHECKING:
     from glasshouse.documents.analyzer import Analyzer
-    from glasshouse.documents.folder import Outcome
+    from glasshouse.documents.folders.folder import Outcome
     from glasshouse.documents.own_model import OwnModel
     from glasshouse.documents.packs.pack import Pack
     from glasshouse.llm.interface import LLM
@@ -182,7 +182,7 @@ class _Asked:
             self.calibration = own.calibration(llm.name)
             self.familiar = own.familiar(llm)
         if corrections is not None:
-            from glasshouse.documents.correction_store import opened
+            from glasshouse.documents.learning.correction_store import opened
 
             self.examples, fitted = opened(corrections)
             self.calibration = fitted or self.calibration
@@ -241,9 +241,9 @@ class _Asked:
     ) -> Outcome:
         """Many documents into a file, and its overview."""
         from glasshouse.core.storage import hash_json
-        from glasshouse.documents.find import find_documents
-        from glasshouse.documents.folder import Job, analyze_documents
-        from glasshouse.documents.overview import write_overview
+        from glasshouse.documents.folders.find import find_documents
+        from glasshouse.documents.folders.folder import Job, analyze_documents
+        from glasshouse.documents.folders.overview import write_overview
         from glasshouse.files.guarded import GuardedReader
         from glasshouse.files.open_document import SUFFIXES
 
@@ -253,7 +253,7 @@ class _Asked:
         if self.calibration is not None:
             settings["calibration"] = hash_json(self.calibration.model_dump(mode="json"))
         if self.corrections is not None:
-            from glasshouse.documents.correction_store import state
+            from glasshouse.documents.learning.correction_store import state
 
             settings["corrections"] = state(self.corrections)
         job = Job(self.task, self.pack.name, self.schema, self.instructions, settings)

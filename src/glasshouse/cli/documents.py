@@ -22,8 +22,8 @@ from glasshouse.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from glasshouse.documents.analyzer import Analyzer
-    from glasshouse.documents.corrections import Case, Corrections, Lesson
-    from glasshouse.documents.promotion import Asked
+    from glasshouse.documents.learning.corrections import Case, Corrections, Lesson
+    from glasshouse.documents.learning.promotion import Asked
     from glasshouse.documents.result import FieldResult, Result
     from glasshouse.files.document import Document
     from glasshouse.llm.interface import LLM
@@ -61,7 +61,7 @@ def overview(
     ] = None,
 ) -> None:
     """Write the page for the browser anew: totals, what to look at, values, quotes in their context."""
-    from glasshouse.documents.overview import write_overview
+    from glasshouse.documents.folders.overview import write_overview
 
     typer.echo(write_overview(results, out))
 
@@ -96,8 +96,8 @@ def correct(
     What was judged is not asked again. The store feeds `analyze --corrections`, `documents calibrate`,
     `documents test` and `documents export`.
     """
-    from glasshouse.documents.correction_store import FILE
-    from glasshouse.documents.corrections import Corrections
+    from glasshouse.documents.learning.correction_store import FILE
+    from glasshouse.documents.learning.corrections import Corrections
 
     given = [name for name, option in (("--field", field), ("--value", value)) if option is not None]
     if given and (document is None or len(given) < 2):
@@ -123,7 +123,7 @@ def calibrate(store: Store = _STORE, json: Json = False) -> None:
     10 documents are needed: judge right ones too.
     """
     from glasshouse.documents.calibrator import Calibrator
-    from glasshouse.documents.correction_store import CALIBRATION, opened
+    from glasshouse.documents.learning.correction_store import CALIBRATION, opened
 
     corrections, _ = opened(store)
     calibrator = Calibrator.fit(corrections.labelled_rows())
@@ -179,7 +179,7 @@ def export(
 
     A third of the documents is kept back: on those `documents promote` sees whether the model has got better.
     """
-    from glasshouse.documents.correction_store import opened
+    from glasshouse.documents.learning.correction_store import opened
     from glasshouse.llm.blocking import wait
     from glasshouse.llm.open import open_llm
 
@@ -213,7 +213,7 @@ def promote(
 
     Both are runs or model folders. Ends with exit code 1 where AFTER is not promoted.
     """
-    from glasshouse.documents.promotion import decide
+    from glasshouse.documents.learning.promotion import decide
     from glasshouse.pipeline.evaluate import evaluate_model
 
     cases = _cases(store)
@@ -237,8 +237,8 @@ class _Results:
 
     def __init__(self, path: Path) -> None:
         from glasshouse.core.storage import read_json
-        from glasshouse.documents.results_file import SETTINGS, read_results, work_folder
-        from glasshouse.documents.texts import TEXTS, Texts
+        from glasshouse.documents.folders.results_file import SETTINGS, read_results, work_folder
+        from glasshouse.documents.folders.texts import TEXTS, Texts
 
         self.path = path
         self.all = [result for result in read_results(path) if result.success]
@@ -293,8 +293,8 @@ class _Session:
         return judged
 
     def correct(self, result: Result, path: str, right: Any, quote: str | None) -> None:
-        from glasshouse.documents.quote_check import check
-        from glasshouse.documents.quotes import Source
+        from glasshouse.documents.quotes.check import check
+        from glasshouse.documents.quotes.search import Source
 
         document = self.results.document(result)
         checked = None
@@ -372,7 +372,7 @@ class _Prompts:
         self._asked: dict[str, Callable[[Lesson], list[dict[str, Any]]]] = {}
 
     def of(self, lesson: Lesson) -> list[dict[str, Any]]:
-        from glasshouse.documents.lesson_prompt import as_asked
+        from glasshouse.documents.learning.lesson_prompt import as_asked
 
         if lesson.domain not in self._asked:
             self._asked[lesson.domain] = as_asked(_analyzer(self._llm, lesson.domain, self._domain))
@@ -380,7 +380,7 @@ class _Prompts:
 
 
 def _cases(store: Path) -> list[Case]:
-    from glasshouse.documents.correction_store import opened
+    from glasshouse.documents.learning.correction_store import opened
 
     corrections, _ = opened(store)
     cases = corrections.cases()
@@ -393,7 +393,7 @@ def _cases(store: Path) -> list[Case]:
 
 def _ask(model: str, cases: Sequence[Case], domain: Path | None) -> dict[Asked, bool]:
     """Which fields of the cases a model has right."""
-    from glasshouse.documents.promotion import ask_cases
+    from glasshouse.documents.learning.promotion import ask_cases
     from glasshouse.llm.open import open_llm
     from glasshouse.llm.stack import standard
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from glasshouse.documents.analyzer import Analyzer as Analyzer
     from glasshouse.documents.calibrator import Calibrator as Calibrator
-    from glasshouse.documents.chunks import Chunk as Chunk
-    from glasshouse.documents.chunks import chunk as chunk
-    from glasshouse.documents.corrections import Corrections as Corrections
+    from glasshouse.documents.chunking.chunks import Chunk as Chunk
+    from glasshouse.documents.chunking.chunks import chunk as chunk
+    from glasshouse.documents.learning.corrections import Corrections as Corrections
     from glasshouse.documents.loading import load as load
     from glasshouse.documents.packs.pack import Pack as Pack
     from glasshouse.documents.packs.pack import load_pack as load_pack
-    from glasshouse.documents.quotes import Quote as Quote
-    from glasshouse.documents.quotes import Source as Source
-    from glasshouse.documents.quotes import find_quote as find_quote
+    from glasshouse.documents.quotes.search import Quote as Quote
+    from glasshouse.documents.quotes.search import Source as Source
+    from glasshouse.documents.quotes.search import find_quote as find_quote
     from glasshouse.documents.result import Result as Result
     from glasshouse.files.document import Document as Document
 

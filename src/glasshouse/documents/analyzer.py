@@ -23,16 +23,15 @@ from glasshouse.core.errors import ConfigError, GlasshouseError
 from glasshouse.documents.asking import SETTINGS, Reading, Sure, all_of, read_part
 from glasshouse.documents.calibrator import Calibrator, Setting
 from glasshouse.documents.checks import run_checks
+from glasshouse.documents.chunking.quotable import quotable
 from glasshouse.documents.confidence import overall, rated
-from glasshouse.documents.evidence import Evidence, quote_match
 from glasshouse.documents.familiarity import Familiar
 from glasshouse.documents.heard import Heard
-from glasshouse.documents.leaves import without_indices
 from glasshouse.documents.merging import PartFields, merge
 from glasshouse.documents.packs.pack import Pack, load_pack
 from glasshouse.documents.proposal import propose
 from glasshouse.documents.question import Question, template, told
-from glasshouse.documents.quotable import quotable
+from glasshouse.documents.quotes.evidence import Evidence, quote_match
 from glasshouse.documents.reply_schema import Schema, choices, leaves, plain_schema
 from glasshouse.documents.resolution import resolve
 from glasshouse.documents.result import (
@@ -47,6 +46,7 @@ from glasshouse.documents.result import (
 )
 from glasshouse.documents.room import BYTES_PER_TOKEN, Parts, parts
 from glasshouse.documents.synthesis import PartResult, synthesise, with_quotes
+from glasshouse.documents.values.leaves import without_indices
 from glasshouse.files.document import Document
 from glasshouse.llm.blocking import wait
 from glasshouse.llm.interface import LLM

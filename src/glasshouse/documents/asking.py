@@ -11,16 +11,16 @@ from typing import Any
 
 from glasshouse.core.errors import GlasshouseError, UsageError
 from glasshouse.documents.answers import Answer, answers
-from glasshouse.documents.chunks import Chunk
+from glasshouse.documents.chunking.chunks import Chunk
 from glasshouse.documents.election import Elected, elect, elect_whole
 from glasshouse.documents.extraction import extracted
 from glasshouse.documents.heard import Heard
-from glasshouse.documents.leaves import without_indices
 from glasshouse.documents.question import Question
 from glasshouse.documents.reply_schema import Schema, choices
 from glasshouse.documents.result import ChunkResult
 from glasshouse.documents.room import Parts, part_request
 from glasshouse.documents.signals import signals
+from glasshouse.documents.values.leaves import without_indices
 from glasshouse.llm.errors import (
     BudgetExceededError,
     InvalidOutputError,

@@ -20,8 +20,8 @@ from pydantic import Field
 from glasshouse.core.config import Config
 from glasshouse.core.errors import ConfigError, DataError
 from glasshouse.core.storage import read_json, write_json
-from glasshouse.documents.leaves import without_indices
 from glasshouse.documents.result import FieldResult, Task
+from glasshouse.documents.values.leaves import without_indices
 
 if TYPE_CHECKING:
     import numpy as np

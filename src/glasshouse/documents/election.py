@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from glasshouse.documents.equality import same
 from glasshouse.documents.extraction import extracted, mentions
-from glasshouse.documents.leaves import leaves, without_indices
 from glasshouse.documents.reply_schema import Schema, is_array, is_object
+from glasshouse.documents.values.equality import same
+from glasshouse.documents.values.leaves import leaves, without_indices
 
 
 @dataclass

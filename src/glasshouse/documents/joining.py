@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from glasshouse.documents.equality import normal
 from glasshouse.documents.result import Task
+from glasshouse.documents.values.equality import normal
 
 POINTS = {"findings": 5, "claims": 8, "features": 5, "aspects": 8}
 """Of a list with quotes, as many as its prompt asks for."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glasshouse.documents.confidence import raw
-from glasshouse.documents.equality import same
 from glasshouse.documents.reply_schema import Schema, is_array, is_object
 from glasshouse.documents.result import FieldResult, QuoteCheck
+from glasshouse.documents.values.equality import same
 
 
 @dataclass(frozen=True)

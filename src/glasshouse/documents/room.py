@@ -15,7 +15,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from glasshouse.core.errors import ConfigError
-from glasshouse.documents.chunks import Chunk, chunk
+from glasshouse.documents.chunking.chunks import Chunk, chunk
 from glasshouse.documents.question import Question, room_for_reply
 from glasshouse.files.document import Document
 from glasshouse.llm.errors import LLMError

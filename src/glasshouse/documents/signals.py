@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from glasshouse.documents.equality import same
-from glasshouse.documents.leaves import Leaf, leaves, spans, without_indices
+from glasshouse.documents.values.equality import same
+from glasshouse.documents.values.leaves import Leaf, leaves, spans, without_indices
 from glasshouse.llm.interface import Completion, TokenLogprob
 
 _PLACES = 200

@@ -16,14 +16,14 @@ from typing import Any
 from glasshouse.core.errors import GlasshouseError
 from glasshouse.documents.answers import Answer, answers
 from glasshouse.documents.asking import SETTINGS, Sure, all_of, sure_of
-from glasshouse.documents.equality import same
 from glasshouse.documents.joining import disagreements, join
-from glasshouse.documents.leaves import without_indices
 from glasshouse.documents.question import Question, room_for_reply
 from glasshouse.documents.reply_schema import Schema, choices, closed_object
 from glasshouse.documents.result import Contradiction, QuoteCheck
 from glasshouse.documents.room import BYTES_PER_TOKEN
 from glasshouse.documents.signals import signals
+from glasshouse.documents.values.equality import same
+from glasshouse.documents.values.leaves import without_indices
 from glasshouse.llm.interface import LLM, Completion, Request
 from glasshouse.llm.prices import prompt_bound
 from glasshouse.llm.prompts.template import Template

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from glasshouse.documents.checks.rule import Path, Rule, value_at
-from glasshouse.documents.dates import days_of
 from glasshouse.documents.result import CheckFinding
+from glasshouse.documents.values.dates import days_of
 
 
 class Order(Rule[Literal["order"]]):

@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from glasshouse.documents.checks.rule import Path, Rule, value_at
-from glasshouse.documents.figures import Figure, figure_of
 from glasshouse.documents.result import CheckFinding
+from glasshouse.documents.values.figures import Figure, figure_of
 
 
 class Percentage(Rule[Literal["percentage"]]):

@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from glasshouse.documents.checks.rule import Path, Rule, values_at
-from glasshouse.documents.figures import figure_of
 from glasshouse.documents.result import CheckFinding
+from glasshouse.documents.values.figures import figure_of
 
 
 class Range(Rule[Literal["range"]]):

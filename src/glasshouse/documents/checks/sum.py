@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from glasshouse.documents.checks.rule import Path, Rule, value_at, values_at
-from glasshouse.documents.figures import figure_of
 from glasshouse.documents.result import CheckFinding
+from glasshouse.documents.values.figures import figure_of
 
 
 class Sum(Rule[Literal["sum"]]):

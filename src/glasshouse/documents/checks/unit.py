@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from glasshouse.documents.checks.rule import Path, Rule, value_at
-from glasshouse.documents.figures import Figure, figure_of, figures
 from glasshouse.documents.result import CheckFinding
+from glasshouse.documents.values.figures import Figure, figure_of, figures
 
 _POWERS = {"": 0, "none": 0, "one": 0, "unit": 0, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 

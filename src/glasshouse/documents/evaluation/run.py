@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from glasshouse.core.errors import DataError
 from glasshouse.documents.calibrator import Calibrator, Labelled, Setting
 from glasshouse.documents.evaluation.example import Example, Grade
-from glasshouse.documents.promotion import Analyzes
+from glasshouse.documents.learning.promotion import Analyzes
 from glasshouse.documents.result import FieldResult, Result
 
 if TYPE_CHECKING:

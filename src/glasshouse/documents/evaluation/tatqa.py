@@ -23,9 +23,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glasshouse.documents.equality import as_number
 from glasshouse.documents.evaluation.example import Example, Grade, rows, sample
 from glasshouse.documents.result import Result
+from glasshouse.documents.values.equality import as_number
 from glasshouse.files.builder import Builder
 from glasshouse.files.document import Document
 

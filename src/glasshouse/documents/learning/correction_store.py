@@ -7,7 +7,7 @@ from pathlib import Path
 from glasshouse.core.errors import UsageError
 from glasshouse.core.storage import hash_file, hash_json
 from glasshouse.documents.calibrator import Calibrator
-from glasshouse.documents.corrections import Corrections
+from glasshouse.documents.learning.corrections import Corrections
 
 FILE = "corrections.sqlite"
 CALIBRATION = "calibration.json"

@@ -6,10 +6,10 @@ import math
 import re
 from typing import Any
 
-from glasshouse.documents.equality import as_number, normal
-from glasshouse.documents.quote_check import check
-from glasshouse.documents.quotes import Source
+from glasshouse.documents.quotes.check import check
+from glasshouse.documents.quotes.search import Source
 from glasshouse.documents.result import QuoteCheck
+from glasshouse.documents.values.equality import as_number, normal
 from glasshouse.files.document import Document
 
 NEAR, NOT_HELD = 0.8, 0.5

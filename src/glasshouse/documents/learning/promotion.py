@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 from glasshouse.core.config import Config
 from glasshouse.core.errors import DataError
-from glasshouse.documents.corrections import Case
+from glasshouse.documents.learning.corrections import Case
 from glasshouse.documents.result import Result
 from glasshouse.evaluation.suite import LOWER_IS_BETTER
 from glasshouse.files.document import Document

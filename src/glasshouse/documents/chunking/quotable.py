@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from glasshouse.documents.sentences import sentences
+from glasshouse.documents.chunking.sentences import sentences
 from glasshouse.files.document import Document
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from glasshouse.core.errors import ConfigError
 from glasshouse.documents.analyzer import Analyzer
-from glasshouse.documents.corrections import Lesson
+from glasshouse.documents.learning.corrections import Lesson
 from glasshouse.llm.blocking import wait
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glasshouse.documents.quotes import Source
+from glasshouse.documents.quotes.search import Source
 from glasshouse.documents.result import QuoteCheck
 from glasshouse.files.document import Document
 

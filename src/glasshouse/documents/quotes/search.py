@@ -26,12 +26,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from glasshouse.documents.cuts import cuts_compound, cuts_number, cuts_word, misleads
-from glasshouse.documents.difference import difference, folded, left_out
-from glasshouse.documents.plain_form import PlainForm
+from glasshouse.documents.quotes.cuts import cuts_compound, cuts_number, cuts_word, misleads
+from glasshouse.documents.quotes.difference import difference, folded, left_out
+from glasshouse.documents.quotes.plain_form import PlainForm
 
 if TYPE_CHECKING:
-    from glasshouse.documents.near_quotes import NearIndex
+    from glasshouse.documents.quotes.near import NearIndex
 
 LEAST = 0.7
 """Of the similarity of a near quote, or of a part of one with an ellipsis. Below, it is missing."""
@@ -174,7 +174,7 @@ class Source:
 
     @cached_property
     def _index(self) -> NearIndex:
-        from glasshouse.documents.near_quotes import NearIndex
+        from glasshouse.documents.quotes.near import NearIndex
 
         return NearIndex(self._form.text, self._may_cut)
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from glasshouse.core.errors import DataError
 from glasshouse.core.storage import write_text
+from glasshouse.documents.folders.results_file import read_results, work_folder
+from glasshouse.documents.folders.texts import TEXTS, Texts
 from glasshouse.documents.result import QuoteCheck, Result
-from glasshouse.documents.results_file import read_results, work_folder
-from glasshouse.documents.texts import TEXTS, Texts
 from glasshouse.llm.monitoring import show
 
 CONTEXT = 160
@@ -79,7 +79,7 @@ def overview(
 
 
 def _file(name: str) -> str:
-    return (resources.files("glasshouse.documents") / name).read_text(encoding="utf-8")
+    return (resources.files("glasshouse.documents.folders") / name).read_text(encoding="utf-8")
 
 
 def _texts(results: Path) -> Callable[[str], str | None]:

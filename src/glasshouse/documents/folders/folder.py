@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 from glasshouse.core.errors import GlasshouseError, InterruptedRunError, StorageError, UsageError
 from glasshouse.core.progress import Bar, bar
-from glasshouse.documents.find import Found
+from glasshouse.documents.folders.find import Found
+from glasshouse.documents.folders.results_file import ResultsFile
+from glasshouse.documents.folders.resumable import Resumable
+from glasshouse.documents.folders.texts import TEXTS, Texts
 from glasshouse.documents.result import Result, Task
-from glasshouse.documents.results_file import ResultsFile
-from glasshouse.documents.resumable import Resumable
-from glasshouse.documents.texts import TEXTS, Texts
 from glasshouse.files.document import Document
 from glasshouse.llm.errors import LLMError
 from glasshouse.llm.interface import LLM

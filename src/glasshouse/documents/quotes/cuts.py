@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from glasshouse.documents.difference import NEGATING_PREFIXES, NUMBER_WORDS
+from glasshouse.documents.quotes.difference import NEGATING_PREFIXES, NUMBER_WORDS
 
 _LONGEST = 24
 """Letters on each side of a place that are looked at: more than any number or negation has."""

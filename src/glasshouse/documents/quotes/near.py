@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from glasshouse.documents.difference import folded
-from glasshouse.documents.edit_search import nearest
+from glasshouse.documents.quotes.difference import folded
+from glasshouse.documents.quotes.edit_search import nearest
 
 GRAM = 4
 """Characters that vote together."""

@@ -11,9 +11,9 @@ import re
 from typing import Any
 
 from glasshouse.core.errors import UsageError
-from glasshouse.documents.equality import same
-from glasshouse.documents.leaves import PAIR
 from glasshouse.documents.result import FieldResult, QuoteCheck, Result
+from glasshouse.documents.values.equality import same
+from glasshouse.documents.values.leaves import PAIR
 
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 

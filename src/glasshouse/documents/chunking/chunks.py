@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from glasshouse.core.errors import DataError, UsageError
-from glasshouse.documents.sentences import (
+from glasshouse.documents.chunking.sentences import (
     BRACKETED,
     MARKER,
     SECTION,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from glasshouse.documents.evidence import holds
+from glasshouse.documents.chunking.sentences import sentences
+from glasshouse.documents.quotes.evidence import holds
 from glasshouse.documents.result import QuoteCheck
-from glasshouse.documents.sentences import sentences
 from glasshouse.files.document import Block, Document
 
 

@@ -33,12 +33,12 @@ from glasshouse.core.errors import StorageError, UsageError
 from glasshouse.core.sqlite import write_ahead
 from glasshouse.core.storage import replaced
 from glasshouse.documents.calibrator import Labelled, Setting
-from glasshouse.documents.equality import same
-from glasshouse.documents.leaves import leaves, without_indices
-from glasshouse.documents.passage import passage
-from glasshouse.documents.replies import corrected, given, path_steps, pruned
+from glasshouse.documents.learning.passage import passage
+from glasshouse.documents.learning.replies import corrected, given, path_steps, pruned
+from glasshouse.documents.quotes.stated import stated
 from glasshouse.documents.result import FieldResult, QuoteCheck, Result, Task
-from glasshouse.documents.stated import stated
+from glasshouse.documents.values.equality import same
+from glasshouse.documents.values.leaves import leaves, without_indices
 from glasshouse.files.document import Document
 
 HELD_OUT = 3

@@ -10,7 +10,13 @@ import re
 from collections.abc import Set
 from itertools import pairwise
 
-from glasshouse.documents.abbreviations import BEFORE_NAME, BEFORE_NUMBER, MONTHS, STARTERS, WITHIN_NAME
+from glasshouse.documents.chunking.abbreviations import (
+    BEFORE_NAME,
+    BEFORE_NUMBER,
+    MONTHS,
+    STARTERS,
+    WITHIN_NAME,
+)
 
 _CLOSERS = "\"'”’»›)\\]}」』）】〉》"
 _OPENERS = "\"'“‘„«‹(\\[{¿¡「『（【〈《*_"

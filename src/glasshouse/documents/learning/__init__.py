@@ -1,0 +1,1 @@
+"""What is learnt from people's corrections: examples, calibration, tests, and a model that was adapted."""
