@@ -193,7 +193,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(base, whole, tmp_path, monkeypa
 
 def test_supervised_alone_leaves_its_policy_on_top(base, tmp_path):
     config = settings(preference=None, grpo=None)
-    result = constitutional(base, EXAMPLES, PRINCIPLES, Plain(), tmp_path, config, rehearsal=[])
+    result = constitutional(base, EXAMPLES, PRINCIPLES, Plain(), tmp_path, config)
     assert (tmp_path / "model" / "model.safetensors").exists()
     assert not (tmp_path / "comparisons.jsonl").exists()
     assert result["conversations"] == len(EXAMPLES)
@@ -204,7 +204,11 @@ def test_rehearsal_takes_so_many_conversations_for_each_revision(base, tmp_path)
         {"messages": [*example["prompt"], {"role": "assistant", "content": "Old."}]} for example in EXAMPLES
     ]
     config = settings(preference=None, grpo=None, rehearsal=0.5)
-    result = constitutional(base, EXAMPLES, PRINCIPLES, Plain(), tmp_path, config, rehearsal=earlier * 9)
+
+    def learnt():
+        return earlier * 9
+
+    result = constitutional(base, EXAMPLES, PRINCIPLES, Plain(), tmp_path, config, rehearsal=learnt)
     assert result["conversations"] == 12 + 6
 
 

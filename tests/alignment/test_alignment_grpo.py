@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from glasshouse.alignment.experience import Sampler
 from glasshouse.alignment.grpo import GRPO, GRPOConfig, grpo
 from glasshouse.alignment.judge import Program
+from glasshouse.alignment.policy import Policy
 from glasshouse.alignment.prompts import Prompts
 from glasshouse.alignment.reference import Reference
 from glasshouse.core.errors import ConfigError, DataError, InterruptedRunError
@@ -95,6 +96,45 @@ def test_a_tiny_model_learns_what_the_judge_rewards(base, tmp_path):
     assert rows[-1]["entropy"] < rows[0]["entropy"]
     assert summary["steps"] == len(rows) == 30
     assert "reward_hacking" not in {alarm["name"] for alarm in summary["alarms"]}
+
+
+def test_rehearsal_keeps_what_the_judge_knows_nothing_of(base, tmp_path):
+    """The likelihood of what was learnt rises with the term, while the policy still follows the judge."""
+    learnt = [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": reply}]}
+        for text, reply in (("Hi", "Good day to you"), ("Go", "Where to?"), ("More", "No more"))
+    ] * 4
+    steps = dict.fromkeys(("muon_lr", "embed_lr", "head_lr", "scalar_lr"), 0.02)
+    config = settings(tokens=40 * 16 * 48, kl_coef=0.001, ptx_coef=1.0, ptx_rows=2, **steps)
+    grpo(base, EXAMPLES, LOW, tmp_path, config, rehearsal=learnt)
+    rows = rows_of(tmp_path)
+    assert rows[-1]["rehearsal_loss"] < 0.5 * rows[0]["rehearsal_loss"]
+    assert rows[-1]["reward_proxy"] > rows[0]["reward_proxy"]
+
+
+def test_what_is_rehearsed_adds_its_mean_loss(base, tmp_path):
+    """ptx_coef times the mean negative log-likelihood, and so in micro-batches."""
+    with pytest.raises(DataError, match="no conversation"):
+        grpo(base, EXAMPLES, LOW, tmp_path / "none", settings(ptx_coef=0.5))
+    plain = objective(base, ptx_coef=0.5, ptx_rows=2)
+    policy = Policy.open(base, plain.config)
+    conversation = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}
+    rehearsal = policy.rehearsal([conversation] * 20, tmp_path)
+    both = GRPO(plain.sampler, plain.config, rehearsal)
+    model = load(base)
+    for each in (plain, both):
+        each.sample(model, 0)
+    batch, without = both.batch(0), plain.batch(0)
+    rows = batch.rehearsal
+    with torch.no_grad():
+        found, bare = both.loss(model, batch), plain.loss(model, without)
+        pieces = sum(both.loss(model, micro).loss_sum for micro in batch.split(3))
+        logprobs = model(rows.inputs, segments=rows.segments, positions=rows.positions).log_softmax(-1)
+    places = (rows.targets >= 0).nonzero().tolist()
+    nll = -sum(float(logprobs[row, t, rows.targets[row, t]]) for row, t in places) / len(places)
+    assert float(found.loss_sum - bare.loss_sum) / found.count == pytest.approx(0.5 * nll, rel=1e-4)
+    torch.testing.assert_close(pieces, found.loss_sum, rtol=1e-4, atol=1e-4)
+    assert both.metrics()["rehearsal_loss"] == pytest.approx(2 * nll, rel=1e-4)  # of both passes
 
 
 def test_a_policy_that_cheats_its_judge_sets_off_the_alarm(base, tmp_path):

@@ -78,6 +78,13 @@ class ConstitutionalConfig(FeedbackConfig):
     preference: RewardConfig | None = RewardConfig.parse({})
     grpo: PolicyConfig | None = PolicyConfig.parse({})
 
+    @property
+    def rehearses(self) -> bool:
+        """Whether a phase takes conversations that were learnt before."""
+        return (self.supervised is not None and self.rehearsal > 0) or (
+            self.grpo is not None and self.grpo.ptx_coef > 0
+        )
+
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
         if (self.preference is None) != (self.grpo is None):
@@ -111,16 +118,17 @@ def constitutional(
     out: str | Path,
     config: ConstitutionalConfig,
     *,
-    rehearsal: Iterable[Mapping[str, Any]] = (),
+    rehearsal: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
     replay: Iterable[str] = (),
     raters: Labeller | None = None,
     gold: Judge | None = None,
 ) -> dict[str, Any]:
     """Train the Hugging Face folder `model_folder` by a constitution; returns what every phase tells.
 
-    `examples`: {"prompt": [messages]}, the same for all phases. `rehearsal` are conversations and `replay`
-    texts that the policy has learnt from before. `raters` label what `ai_share` leaves them. `gold` is only
-    measured. Raises ConfigError when `out` holds other work, DataError when nothing is left to learn from.
+    `examples`: {"prompt": [messages]}, the same for all phases. `rehearsal()` begins the conversations that
+    the policy has learnt from before, for `rehearsal` and `grpo.ptx_coef`; `replay` are such texts. `raters`
+    label what `ai_share` leaves them. `gold` is only measured. Raises ConfigError when `out` has other work,
+    DataError when nothing is left to learn from.
     """
     out, model_folder = Path(out), Path(model_folder)
     if config.grpo is not None and config.ai_share < 1 and raters is None:
@@ -148,7 +156,7 @@ def constitutional(
         learnt: list[Mapping[str, Any]] = [
             {"messages": [*row["prompt"], turn(row["revision"])], "source": "revisions"} for row in rows
         ]
-        learnt += islice(rehearsal, int(config.rehearsal * len(rows)))
+        learnt += islice(rehearsal(), int(config.rehearsal * len(rows)))
         phases["supervised"] = sft(policy, learnt, folder, config.loop("supervised"), replay)
         policy = folder / "model"
     if config.preference is not None:
@@ -165,7 +173,10 @@ def constitutional(
         phases["preference"] = reward_model(policy, learnt, judging, settings, held_out)
         scorer = RewardModel.load(judging / "model")
         proxy = LearntJudge(f"preference model {hash_file(judging / 'model' / 'model.safetensors')}", scorer)
-        phases["grpo"] = grpo(policy, prompts.examples, proxy, out, config.loop("grpo"), gold=gold)
+        settings = config.loop("grpo")
+        phases["grpo"] = grpo(
+            policy, prompts.examples, proxy, out, settings, gold=gold, rehearsal=rehearsal()
+        )
     spent = {
         name: sum(phase[name] for phase in phases.values())
         for name in ("steps", "tokens", "seconds", "flops")

@@ -1,14 +1,17 @@
 """What a policy learns from: prompts drawn, replies sampled, judged, and scored by policy and reference.
 
 The common half of GRPO and PPO: their settings for it, the samples, the columns that tell of them, and when
-the next are due.
+the next are due. With ptx_coef every step also rehearses conversations that the policy has learnt before
+("PPO-ptx", arXiv:2203.02155, section 3.5), so that what the reward says nothing about is not forgotten.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import zip_longest
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import Field, model_validator
@@ -25,7 +28,8 @@ from glasshouse.data import IGNORE
 from glasshouse.model import Transformer
 from glasshouse.model.lora import LoRAConfig
 from glasshouse.tokenizer import Tokenizer
-from glasshouse.training import LossSum, TrainingConfig
+from glasshouse.training import LossSum, NextToken, TrainingConfig
+from glasshouse.training.objective import TokenBatch
 
 
 class RolloutConfig(TrainingConfig):
@@ -50,6 +54,8 @@ class RolloutConfig(TrainingConfig):
     clip: float = Field(0.2, gt=0, lt=1)  # matters from the second update on
     clip_high: float | None = Field(None, gt=0)  # None: as clip
     kl_coef: float = Field(0.04, ge=0)  # of the penalty for leaving the reference
+    ptx_coef: float = Field(0.0, ge=0)  # of the fine-tuning loss on conversations learnt before
+    ptx_rows: int = Field(16, gt=0)  # of sequence_length tokens, in every step
     reference: str | None = None  # a model's folder; None: the model that training begins with
     lora: LoRAConfig | None = None  # train a low-rank adapter over the frozen model, which is the reference
 
@@ -71,11 +77,14 @@ class RolloutConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class ReplyBatch:
-    """What every training batch of replies has (a `TrainingBatch`), all (replies, tokens); see `Rows`."""
+    """What every training batch of replies has (a `TrainingBatch`), all (replies, tokens); see `Rows`. And
+    what is rehearsed beside them."""
 
     inputs: Tensor
     targets: Tensor
     segments: Tensor
+    rehearsal: TokenBatch | None = field(default=None, kw_only=True)
+    rehearsal_weight: float = field(default=0.0, kw_only=True)  # of its summed loss, beside the replies' sum
 
     @property
     def count(self) -> int:
@@ -83,22 +92,30 @@ class ReplyBatch:
 
     @property
     def tokens(self) -> int:
-        return int((self.segments >= 0).sum())
+        rehearsed = 0 if self.rehearsal is None else self.rehearsal.tokens
+        return int((self.segments >= 0).sum()) + rehearsed
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The batch with every tensor changed; what is none stays."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        """The batch with every tensor of the replies changed; what is none stays."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
         return replace(
             self, **{name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
         )
 
     def split(self, rows: int | None) -> Iterator[Self]:
         step = rows or len(self.inputs)
-        for start in range(0, len(self.inputs), step):
-            yield self.each(lambda tensor, start=start: tensor[start : start + step])
+        starts = range(0, len(self.inputs), step)
+        parts = [self.each(lambda tensor, start=start: tensor[start : start + step]) for start in starts]
+        if self.rehearsal is None:
+            yield from parts
+            return
+        rehearsed = self.rehearsal.split(math.ceil(len(self.rehearsal.inputs) / len(parts)))
+        for part, beside in zip_longest(parts, rehearsed):
+            yield replace(part, rehearsal=beside)
 
     def to(self, device: str) -> Self:
-        return self.each(lambda tensor: tensor.to(device))
+        rehearsal = None if self.rehearsal is None else self.rehearsal.to(device)
+        return replace(self.each(lambda tensor: tensor.to(device)), rehearsal=rehearsal)
 
 
 @dataclass(frozen=True)
@@ -171,16 +188,20 @@ class Sampler:
 
 
 C = TypeVar("C", bound=RolloutConfig)
+B = TypeVar("B", bound=ReplyBatch)
 
 
 class RolloutObjective(ABC, Generic[C]):
-    """What the objectives of GRPO and PPO have in common: when rollouts begin, and what they are of."""
+    """What the objectives of GRPO and PPO have in common: when rollouts begin, what they are of, and what is
+    rehearsed beside them."""
 
     name: ClassVar[str]
 
-    def __init__(self, sampler: Sampler, config: C) -> None:
-        self.sampler, self.config = sampler, config
+    def __init__(self, sampler: Sampler, config: C, rehearsal: NextToken | None = None) -> None:
+        self.sampler, self.config, self.rehearsal = sampler, config, rehearsal
         self._about: dict[str, float] = {}  # the newest rollouts
+        self._rehearsed = 0.0  # summed loss of the newest step
+        self._to_rehearse = 0  # tokens of it
 
     @property
     def steps_per_epoch(self) -> float:
@@ -188,12 +209,36 @@ class RolloutObjective(ABC, Generic[C]):
 
     def check(self, model: Transformer) -> None:
         self.sampler.check(model)
+        if self.rehearsal is not None:
+            self.rehearsal.check(model)
 
     def identity(self) -> dict[str, Any]:
-        return {"objective": self.name, **self.sampler.identity()}
+        own = {} if self.rehearsal is None else {"rehearsal": self.rehearsal.identity()}
+        return {"objective": self.name, **self.sampler.identity(), **own}
 
     def begins(self, step: int) -> bool:
         return step % self.config.updates == 0
+
+    def with_rehearsal(self, batch: B, step: int) -> B:
+        """The batch of a step, with what is rehearsed in it."""
+        if self.rehearsal is None:
+            return batch
+        beside = self.rehearsal.batch(step)
+        self._rehearsed, self._to_rehearse = 0.0, beside.count
+        weight = self.config.ptx_coef * batch.count / max(1, beside.count)
+        return replace(batch, rehearsal=beside, rehearsal_weight=weight)
+
+    def rehearsal_loss(self, model: Transformer, batch: ReplyBatch) -> Tensor | float:
+        """As many times ptx_coef · the mean loss on what is rehearsed, as the replies' losses are summed."""
+        if self.rehearsal is None or batch.rehearsal is None:
+            return 0.0
+        summed = self.rehearsal.loss(model, batch.rehearsal).loss_sum
+        self._rehearsed += float(summed.detach())
+        return batch.rehearsal_weight * summed
+
+    def rehearsal_metrics(self) -> dict[str, float]:
+        """rehearsal_loss, in nats a token, where something is rehearsed."""
+        return {"rehearsal_loss": self._rehearsed / self._to_rehearse} if self._to_rehearse else {}
 
     @abstractmethod
     def batch(self, step: int) -> Any: ...

@@ -7,7 +7,9 @@ head and no reward model: a verifier, such as a calculator or the invented world
     out/model/ state/    what the training loop leaves; with lora also adapter/
     out/metrics.jsonl    beside the loop's columns, of the newest rollouts: reward_proxy, reward_gold, kl and
                          kl_k3 (nats a reply), entropy (nats a token), reply_tokens, ended (share),
-                         same_reward (share of the groups that teach nothing), clipped_fraction
+                         same_reward (share of the groups that teach nothing), clipped_fraction, and
+                         rehearsal_loss (nats a token)
+    out/rehearsal/       with ptx_coef: the encoded conversations
 
 Rollouts depend on the weights, the step and the seed alone, so a killed run continues exactly.
 """
@@ -30,7 +32,7 @@ from glasshouse.alignment.policy import JudgeOf, Policy
 from glasshouse.alignment.ppo_loss import is_clipped
 from glasshouse.alignment.rollouts import token_logprobs
 from glasshouse.model import Transformer
-from glasshouse.training import LossSum
+from glasshouse.training import LossSum, NextToken
 
 
 class GRPOConfig(RolloutConfig):
@@ -62,8 +64,8 @@ class GRPO(RolloutObjective[GRPOConfig]):
 
     name = "grpo"
 
-    def __init__(self, sampler: Sampler, config: GRPOConfig) -> None:
-        super().__init__(sampler, config)
+    def __init__(self, sampler: Sampler, config: GRPOConfig, rehearsal: NextToken | None = None) -> None:
+        super().__init__(sampler, config, rehearsal)
         self._batch: GRPOBatch | None = None
         self._clipped = 0  # tokens in the newest step
 
@@ -95,7 +97,7 @@ class GRPO(RolloutObjective[GRPOConfig]):
     def batch(self, step: int) -> GRPOBatch:
         assert self._batch is not None, "the loop samples before it asks"
         self._clipped = 0
-        return self._batch
+        return self.with_rehearsal(self._batch, step)
 
     def loss(self, model: Transformer, batch: GRPOBatch) -> LossSum:
         config = self.config
@@ -116,11 +118,12 @@ class GRPO(RolloutObjective[GRPOConfig]):
             correct_kl=config.correct_kl,
             **clips,
         )
-        return LossSum(loss, batch.count)
+        return LossSum(loss + self.rehearsal_loss(model, batch), batch.count)
 
     def metrics(self) -> dict[str, float]:
         assert self._batch is not None
-        return {**self._about, "clipped_fraction": self._clipped / int((self._batch.weights > 0).sum())}
+        clipped = self._clipped / int((self._batch.weights > 0).sum())
+        return {**self._about, "clipped_fraction": clipped, **self.rehearsal_metrics()}
 
 
 def grpo(
@@ -131,15 +134,17 @@ def grpo(
     config: GRPOConfig,
     *,
     gold: Judge | None = None,
+    rehearsal: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Train the Hugging Face folder `model_folder` by the judge's rewards; returns the loop's summary.
 
     `examples`: {"prompt": [messages]} and whatever else the judge wants to know. Prompts that leave no room
     for `max_new_tokens` in a row are left out and counted. `gold` is only measured, never trained on: what
-    is really meant, beside what the judge can check. The summary's "alarms" tell what went wrong
-    (diagnostics.py). Raises DataError for an empty prompt, or when none is left, and ModelError for a
-    reference of other shapes or another tokenizer.
+    is really meant, beside what the judge can check. `rehearsal` are conversations {"messages": [...]} for
+    ptx_coef. The summary's "alarms" tell what went wrong (diagnostics.py). Raises DataError for an empty
+    prompt, or when no prompt or nothing to rehearse is left, and ModelError for a reference of other shapes
+    or another tokenizer.
     """
     policy = Policy.open(model_folder, config)
     sampler = policy.sampler(examples, judge, gold, compared=config.kl_coef > 0)
-    return policy.learn(GRPO(sampler, config), Path(out))
+    return policy.learn(GRPO(sampler, config, policy.rehearsal(rehearsal, Path(out))), Path(out))

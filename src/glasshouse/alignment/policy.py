@@ -12,13 +12,14 @@ from glasshouse.alignment.experience import RolloutConfig, RolloutObjective, Sam
 from glasshouse.alignment.judge import Judge
 from glasshouse.alignment.prompts import Prompts
 from glasshouse.alignment.reference import Reference, open_reference
-from glasshouse.alignment.sft import merged
+from glasshouse.alignment.sft import encode_examples, merged
 from glasshouse.alignment.value_head import remove_value_head
+from glasshouse.data import PackedBatches, Shards, ShardWriter
 from glasshouse.model import Transformer, load, save
 from glasshouse.model.lora import add_adapter
 from glasshouse.model.peft_folder import save_adapter
 from glasshouse.tokenizer import Tokenizer
-from glasshouse.training import train
+from glasshouse.training import NextToken, train
 
 JudgeOf = Callable[[Transformer], Judge]
 """Makes a judge that shares the weights of the policy, which carries its adapter by then."""
@@ -61,6 +62,19 @@ class Policy:
         judge = judge if isinstance(judge, Judge) else judge(self.model)
         reference = (self.reference or Reference(load(self.folder).eval())) if compared else None
         return Sampler(prompts, self.tokenizer, judge, self.config, reference, gold)
+
+    def rehearsal(self, conversations: Iterable[Mapping[str, Any]], out: Path) -> NextToken | None:
+        """What is rehearsed with ptx_coef of conversations {"messages": [...]}, encoded in `out`/rehearsal.
+
+        Raises DataError when none is left.
+        """
+        config = self.config
+        if not config.ptx_coef:
+            return None
+        with ShardWriter(out / "rehearsal", self.tokenizer.vocab_size) as writer:
+            encode_examples(conversations, self.tokenizer, writer, config.sequence_length)
+        shards = Shards(out / "rehearsal")
+        return NextToken(PackedBatches(shards, config.sequence_length, config.ptx_rows, config.seed))
 
     def learn(self, objective: RolloutObjective[Any], out: Path) -> dict[str, Any]:
         """Train on rollouts; returns the loop's summary, counts of prompts and alarms."""

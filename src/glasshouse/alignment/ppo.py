@@ -2,9 +2,7 @@
 
 Each set of rollouts: replies to some prompts, a reward for each from the judge (a reward model, or a
 program), less a KL penalty at every token; advantages by GAE from a value head on the policy's trunk; and
-`updates` steps on them, each on one of `minibatches` parts. With ptx_coef every step also rehearses
-conversations that the policy has learnt before ("PPO-ptx", section 3.5 of the second paper), so that what
-the reward says nothing about is not forgotten.
+`updates` steps on them, each on one of `minibatches` parts.
 
     out/model/ state/    what the training loop leaves; the model is saved without its value head. With lora
                          also adapter/: the reference is then the same weights with it switched off
@@ -21,9 +19,8 @@ continues exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import zip_longest
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,12 +34,10 @@ from glasshouse.alignment.judge import Judge
 from glasshouse.alignment.kl import AdaptiveCoefficient, FixedCoefficient, k1
 from glasshouse.alignment.policy import JudgeOf, Policy
 from glasshouse.alignment.ppo_loss import entropy, is_clipped, policy_loss, value_loss
-from glasshouse.alignment.sft import encode_examples
 from glasshouse.alignment.value_head import add_value_head, score_values, values_of
-from glasshouse.data import IGNORE, PackedBatches, Shards, ShardWriter
+from glasshouse.data import IGNORE
 from glasshouse.model import Transformer
 from glasshouse.training import LossSum, NextToken
-from glasshouse.training.objective import TokenBatch
 
 
 class PPOConfig(RolloutConfig):
@@ -57,8 +52,6 @@ class PPOConfig(RolloutConfig):
     value_coef: float = Field(0.1, ge=0)
     value_clip: float | None = Field(0.2, gt=0)  # None: no clip
     entropy_coef: float = Field(0.0, ge=0)
-    ptx_coef: float = Field(0.0, ge=0)  # of the fine-tuning loss on conversations learnt before
-    ptx_rows: int = Field(16, gt=0)  # of sequence_length tokens, in every step
     whiten_rewards: bool = False  # to variance 1, the mean kept
     whiten_advantages: bool = True
 
@@ -76,31 +69,12 @@ class PPOConfig(RolloutConfig):
 
 @dataclass(frozen=True)
 class PPOBatch(ReplyBatch):
-    """Rollouts with what the loss needs, all (replies, tokens), and what is rehearsed beside them."""
+    """Rollouts with what the loss needs, all (replies, tokens)."""
 
     old_logprobs: Tensor
     old_values: Tensor
     advantages: Tensor
     returns: Tensor
-    rehearsal: TokenBatch | None = None
-    rehearsal_weight: float = 0.0  # of the rehearsal's summed loss, beside the summed loss of the replies
-
-    @property
-    def tokens(self) -> int:
-        return super().tokens + (self.rehearsal.tokens if self.rehearsal is not None else 0)
-
-    def split(self, rows: int | None) -> Iterator[Self]:
-        parts = list(super().split(rows))
-        if self.rehearsal is None:
-            yield from parts
-            return
-        rehearsed = self.rehearsal.split(math.ceil(len(self.rehearsal.inputs) / len(parts)))
-        for part, beside in zip_longest(parts, rehearsed):
-            yield replace(part, rehearsal=beside)
-
-    def to(self, device: str) -> Self:
-        rehearsal = self.rehearsal.to(device) if self.rehearsal is not None else None
-        return replace(super().to(device), rehearsal=rehearsal)
 
 
 class PPO(RolloutObjective[PPOConfig]):
@@ -111,23 +85,12 @@ class PPO(RolloutObjective[PPOConfig]):
     def __init__(self, sampler: Sampler, config: PPOConfig, rehearsal: NextToken | None = None) -> None:
         """`sampler` needs a reference: the KL is measured even where it costs nothing."""
         assert sampler.reference is not None
-        super().__init__(sampler, config)
-        self.rehearsal = rehearsal
+        super().__init__(sampler, config, rehearsal)
         self.coefficient: FixedCoefficient | AdaptiveCoefficient = FixedCoefficient(config.kl_coef)
         if config.kl_target is not None:
             self.coefficient = AdaptiveCoefficient(config.kl_coef, config.kl_target)
         self._batch: PPOBatch | None = None
         self._clipped = self._tokens = 0  # of the newest step
-        self._rehearsed = 0.0  # summed loss of the newest step, weighted
-
-    def check(self, model: Transformer) -> None:
-        super().check(model)
-        if self.rehearsal is not None:
-            self.rehearsal.check(model)
-
-    def identity(self) -> dict[str, Any]:
-        own = {} if self.rehearsal is None else {"rehearsal": self.rehearsal.identity()}
-        return super().identity() | own
 
     def state(self) -> dict[str, float]:
         return {"kl_coef": self.coefficient.value}
@@ -162,14 +125,8 @@ class PPO(RolloutObjective[PPOConfig]):
     def batch(self, step: int) -> PPOBatch:
         assert self._batch is not None, "the loop samples before it asks"
         self._clipped = self._tokens = 0
-        self._rehearsed = 0.0
         part, parts = step % self.config.updates % self.config.minibatches, self.config.minibatches
-        batch = self._batch.each(lambda tensor: tensor[part::parts])
-        if self.rehearsal is None:
-            return batch
-        beside = self.rehearsal.batch(step)
-        weight = self.config.ptx_coef * batch.count / max(1, beside.count)
-        return replace(batch, rehearsal=beside, rehearsal_weight=weight)
+        return self.with_rehearsal(self._batch.each(lambda tensor: tensor[part::parts]), step)
 
     def loss(self, model: Transformer, batch: PPOBatch) -> LossSum:
         """Summed over the replies' tokens: policy + value_coef · value - entropy_coef · entropy; and as many
@@ -188,18 +145,11 @@ class PPO(RolloutObjective[PPOConfig]):
             loss = loss - config.entropy_coef * entropy(logits)
         self._clipped += int(is_clipped(logprobs, old, advantages, config.clip, config.clip_high).sum())
         self._tokens += len(loss)
-        total = loss.sum()
-        if self.rehearsal is not None and batch.rehearsal is not None:
-            rehearsed = batch.rehearsal_weight * self.rehearsal.loss(model, batch.rehearsal).loss_sum
-            self._rehearsed += float(rehearsed.detach())
-            total = total + rehearsed
-        return LossSum(total, batch.count)
+        return LossSum(loss.sum() + self.rehearsal_loss(model, batch), batch.count)
 
     def metrics(self) -> dict[str, float]:
-        about = {**self._about, "clipped_fraction": self._clipped / max(1, self._tokens)}
-        if self.rehearsal is not None:
-            about["rehearsal_loss"] = self._rehearsed / self.config.ptx_coef / max(1, self._tokens)
-        return about
+        clipped = self._clipped / max(1, self._tokens)
+        return {**self._about, "clipped_fraction": clipped, **self.rehearsal_metrics()}
 
 
 def ppo(
@@ -223,10 +173,5 @@ def ppo(
     out = Path(out)
     policy = Policy.open(model_folder, config)
     add_value_head(policy.model)
-    beside = None
-    if config.ptx_coef:
-        with ShardWriter(out / "rehearsal", policy.tokenizer.vocab_size) as writer:
-            encode_examples(rehearsal, policy.tokenizer, writer, config.sequence_length)
-        shards = Shards(out / "rehearsal")
-        beside = NextToken(PackedBatches(shards, config.sequence_length, config.ptx_rows, config.seed))
-    return policy.learn(PPO(policy.sampler(examples, judge, gold), config, beside), out)
+    sampler = policy.sampler(examples, judge, gold)
+    return policy.learn(PPO(sampler, config, policy.rehearsal(rehearsal, out)), out)

@@ -48,6 +48,11 @@ def _adapted(lora: int | None) -> list[str]:
     return [f"lora.r={lora}"] if lora is not None else []
 
 
+def _rehearsing(earlier: list[str] | None) -> list[str]:
+    """The settings that --earlier stands for."""
+    return [f"earlier_data={json.dumps(earlier)}", "ptx_coef=1"] if earlier else []
+
+
 @app.command(
     epilog="\b\nExample:\n  glasshouse train sft --model runs/pocket-mini --data chats.jsonl --out runs/mine"
 )
@@ -169,8 +174,7 @@ def ppo(
     from glasshouse.core.model_folders import reward_folder
     from glasshouse.pipeline.train import train_stage
 
-    changes = [f"reward_model={reward_folder(reward)}", *_adapted(lora)]
-    changes += [f"earlier_data={json.dumps(earlier)}", "ptx_coef=1"] if earlier else []
+    changes = [f"reward_model={reward_folder(reward)}", *_adapted(lora), *_rehearsing(earlier)]
     changes += settings or []
     section = {"data": all_data(data, more), "epochs": 1.0}
     tables.show_run(train_stage("ppo", model, section, out, changes, device).path)
@@ -183,6 +187,7 @@ def grpo(
     model: StartModel,
     data: Files,
     out: Out,
+    earlier: Earlier = None,
     lora: Rank = None,
     settings: Keys = None,
     device: Device = None,
@@ -191,7 +196,7 @@ def grpo(
     """Learn from answers that can be checked: replies to {"prompt": ..., "answer": ...}, a line each."""
     from glasshouse.pipeline.train import train_stage
 
-    changes = [*_adapted(lora), *(settings or [])]
+    changes = [*_adapted(lora), *_rehearsing(earlier), *(settings or [])]
     section = {"data": all_data(data, more), "epochs": 1.0}
     tables.show_run(train_stage("grpo", model, section, out, changes, device).path)
 

@@ -121,14 +121,14 @@ def plan(recipe: Recipe) -> list[Step]:
         if stage in ("ppo", "rejection"):
             inputs += ["reward"] if section.reward_model is None else []
             user_files |= _hashes([section.reward_model] if section.reward_model is not None else [])
-        if stage == "ppo":
+        if stage in ("ppo", "grpo"):
             config.pop("earlier_data")
             user_files |= _hashes(section.earlier_data)
             rehearses = section.ptx_coef and not section.earlier_data
             inputs += ["sft"] if rehearses and "sft" not in inputs else []
         if stage == "constitution":
             config["constitution"] = Constitution.load(section.constitution).model_dump(mode="json")
-            inputs += ["sft"] if section.rehearsal and "sft" not in inputs else []
+            inputs += ["sft"] if section.rehearses and "sft" not in inputs else []
             inputs += ["corpus"] if section.supervised is not None and section.supervised.replay else []
             if section.critic_model is not None:
                 config.pop("critic")

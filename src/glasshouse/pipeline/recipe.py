@@ -173,11 +173,12 @@ class Recipe(Config):
             raise ConfigError(
                 "ppo has no reward model", fix="add the section reward, or set ppo.reward_model"
             )
-        if self.ppo is not None and self.ppo.ptx_coef and not self.ppo.earlier_data and self.sft is None:
-            raise ConfigError(
-                "ppo.ptx_coef has no conversations to rehearse",
-                fix="set ppo.earlier_data, add the section sft, or set ppo.ptx_coef=0",
-            )
+        for name, policy in (("ppo", self.ppo), ("grpo", self.grpo)):
+            if policy is not None and policy.ptx_coef and not policy.earlier_data and self.sft is None:
+                raise ConfigError(
+                    f"{name}.ptx_coef has no conversations to rehearse",
+                    fix=f"set {name}.earlier_data, add the section sft, or set {name}.ptx_coef=0",
+                )
         if self.constitution is not None:
             self._constitution_fits(self.constitution)
 
@@ -195,10 +196,10 @@ class Recipe(Config):
                 where="constitution.ai_share",
                 fix="set constitution.ai_share=1",
             )
-        if section.rehearsal and self.sft is None:
+        if section.rehearses and self.sft is None:
             raise ConfigError(
-                "constitution.rehearsal has no conversations to take",
-                fix="add the section sft, or set constitution.rehearsal=0",
+                "constitution.rehearsal and constitution.grpo.ptx_coef have no conversations to take",
+                fix="add the section sft, or set both to 0",
             )
         if section.supervised is not None and section.supervised.replay and self.corpus is None:
             raise ConfigError(

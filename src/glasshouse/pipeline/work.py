@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from glasshouse.model import Transformer
     from glasshouse.pipeline.held_out import HeldOut
     from glasshouse.pipeline.stages.evaluate import RewardedBy
+    from glasshouse.pipeline.stages.reinforcement import GRPOStage, PPOStage
     from glasshouse.tokenizer import Tokenizer
     from glasshouse.world import World
 
@@ -143,19 +144,17 @@ class Work:
     def _grpo(self, step: Step, out: Path) -> dict[str, Any]:
         from glasshouse.pipeline.stages.reinforcement import grpo
 
-        return grpo(self._here(self.recipe.grpo, "grpo"), self._model_before(step), out, self.world)
+        config = self._here(self.recipe.grpo, "grpo")
+        return grpo(config, self._model_before(step), out, self.world, self._rehearsed(config))
 
     def _ppo(self, step: Step, out: Path) -> dict[str, Any]:
-        from glasshouse.files import read_examples
         from glasshouse.pipeline.stages.reinforcement import ppo
 
         config = self._here(self.recipe.ppo, "ppo")
         reward = self.folder.stage("reward") / "model"
         if config.reward_model is not None:
             reward = reward_folder(config.reward_model)
-        rehearsal: Iterable[Mapping[str, Any]] = ()
-        if config.ptx_coef:
-            rehearsal = read_examples(config.earlier_data) if config.earlier_data else self._rehearsal()
+        rehearsal = self._rehearsed(config)
         return ppo(config, self._model_before(step), reward, out, self.world, rehearsal)
 
     def _constitution(self, step: Step, out: Path) -> dict[str, Any]:
@@ -168,9 +167,17 @@ class Work:
             self._model_before(step),
             out,
             self.world,
-            self._rehearsal if config.rehearsal else None,
+            self._rehearsal if config.rehearses else tuple,
             self.folder.stage("corpus") if replays else None,
         )
+
+    def _rehearsed(self, config: GRPOStage | PPOStage) -> Iterable[Mapping[str, Any]]:
+        """The conversations that a policy's stage rehearses."""
+        from glasshouse.files import read_examples
+
+        if not config.ptx_coef:
+            return ()
+        return read_examples(config.earlier_data) if config.earlier_data else self._rehearsal()
 
     def _rehearsal(self) -> Iterable[Mapping[str, Any]]:
         """The conversations that sft has learnt from."""

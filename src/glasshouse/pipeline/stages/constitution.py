@@ -53,7 +53,7 @@ def constitution(
     model: Path,
     out: Path,
     world: World | None = None,
-    rehearsal: Callable[[], Iterable[Mapping[str, Any]]] | None = None,
+    rehearsal: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
     corpus: Path | None = None,
 ) -> dict[str, Any]:
     """Train the policy in `model`; returns counts, summary and alarms.
@@ -78,7 +78,7 @@ def constitution(
             critic,
             out,
             config,
-            rehearsal=rehearsal() if rehearsal is not None else (),
+            rehearsal=rehearsal,
             replay=replay,
             raters=None if world is None or config.data else SimulatedRaters(world, config.raters),
             gold=gold(config, world),

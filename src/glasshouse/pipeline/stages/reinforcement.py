@@ -46,16 +46,19 @@ class PromptData(Config):
     """How many requests of each kind of the world there are."""
 
 
-class PPOStage(PPOConfig, PromptData):
-    reward_model: str | None = None
-    """A reward model's folder; left out, that of the recipe's reward stage."""
+class EarlierData(Config):
     earlier_data: tuple[str, ...] = ()
     """Conversations to rehearse with ptx_coef: files or folders; left out, those of the stage sft."""
+
+
+class PPOStage(PPOConfig, PromptData, EarlierData):
+    reward_model: str | None = None
+    """A reward model's folder; left out, that of the recipe's reward stage."""
     least_reward_accuracy: float = Field(0.6, ge=0, le=1)
     """Of the reward model on held-out pairs, at the low end of its interval; PPO does not start below."""
 
 
-class GRPOStage(GRPOConfig, PromptData):
+class GRPOStage(GRPOConfig, PromptData, EarlierData):
     pass
 
 
@@ -90,10 +93,20 @@ def ppo(
     return optimise(model, prompts, proxy, out, config, gold=gold(config, world), rehearsal=rehearsal)
 
 
-def grpo(config: GRPOStage, model: Path, out: Path, world: World | None = None) -> dict[str, Any]:
-    """Train the policy in `model` by a program: the world's judge, or the answers in the user's rows."""
-    program = gold(config, world) or ANSWERS
-    return optimise_by_groups(model, examples(config, world), program, out, config, gold=gold(config, world))
+def grpo(
+    config: GRPOStage,
+    model: Path,
+    out: Path,
+    world: World | None = None,
+    rehearsal: Iterable[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Train the policy in `model` by a program: the world's judge, or the answers in the user's rows.
+
+    `rehearsal` are conversations that the model has learnt from, for ptx_coef.
+    """
+    exact = gold(config, world)
+    rows = examples(config, world)
+    return optimise_by_groups(model, rows, exact or ANSWERS, out, config, gold=exact, rehearsal=rehearsal)
 
 
 def check_accuracy(reward: Path, least: float) -> None:
