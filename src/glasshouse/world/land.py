@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import cycle, islice, product
 from typing import Literal
 
 from glasshouse.core.errors import ConfigError
@@ -212,7 +213,9 @@ def found(seed: int, people: int, heldout_people: int, feedback_people: int, wor
     # Strangers are new pairs of first and last names that known people bear: no part gives them away.
     borne = {part for name in combinations[:people] for part in name.split()}
     unused = [name for name in combinations[people:] if borne.issuperset(name.split())]
-    wheels = [Wheel(town.name, _chances(rng)) for town in towns]
+    wheels = [
+        Wheel(town.name, chances) for town, chances in zip(towns, _chances(rng, len(towns)), strict=True)
+    ]
     return Land(
         people=inhabitants,
         towns=towns,
@@ -230,10 +233,19 @@ def found(seed: int, people: int, heldout_people: int, feedback_people: int, wor
     )
 
 
-def _chances(rng) -> dict[str, float]:
-    """Probabilities in twentieths, far from each other; every wheel has a favourite, or nobody could bet."""
-    favourite = rng.randint(11, 18)
-    second = rng.randint(1, 19 - favourite)
-    parts = [favourite, second, 20 - favourite - second]
-    rng.shuffle(parts)
-    return {colour: part / 20 for colour, part in zip(COLOURS, parts, strict=True)}
+def _chances(rng, count: int) -> list[dict[str, float]]:
+    """Probabilities in twentieths for so many wheels.
+
+    Every wheel has a favourite, or nobody could bet. Each colour is as often the favourite as the others, by
+    little and by much: in every land the same is lost by who only knows how often a colour comes on average.
+    """
+    favourites = islice(cycle(product(range(11, 19), COLOURS)), count)
+    wheels = []
+    for favourite, colour in rng.sample(list(favourites), count):
+        second = rng.randint(1, 19 - favourite)
+        rest = [second, 20 - favourite - second]
+        rng.shuffle(rest)
+        others = [other for other in COLOURS if other != colour]
+        parts = {colour: favourite, **dict(zip(others, rest, strict=True))}
+        wheels.append({each: parts[each] / 20 for each in COLOURS})
+    return wheels
