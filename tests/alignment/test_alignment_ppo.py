@@ -194,17 +194,16 @@ def test_a_stopped_run_continues_with_the_same_bits(base, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"minibatches": 3}, "3 minibatches must divide"),
-        ({"kl_coef": 0, "kl_target": 6}, "cannot adapt"),
-    ],
-)
-def test_settings_that_contradict_each_other_are_refused(change, message):
+def test_settings_that_contradict_each_other_are_refused():
     """Before anything is loaded."""
-    with pytest.raises((ConfigError, ValidationError), match=message):
-        settings(**change)
+    with pytest.raises((ConfigError, ValidationError), match="3 minibatches must divide"):
+        settings(minibatches=3)
+
+
+def test_a_penalty_of_nothing_stays_nothing_whatever_its_target(base, tmp_path):
+    """So that `--set ppo.kl_coef=0` turns off the penalty of a recipe that steers it."""
+    ppo(base, EXAMPLES, LOW, tmp_path, settings(tokens=3 * 16 * 48, kl_coef=0, kl_target=6))
+    assert {row["kl_coef"] for row in rows_of(tmp_path)} == {0}
 
 
 LEARNT = [

@@ -46,7 +46,9 @@ class PPOConfig(RolloutConfig):
     group: int = Field(1, ge=1)  # replies to each prompt
     updates: int = Field(4, gt=0)  # steps on each set of rollouts
     minibatches: int = Field(1, gt=0)  # parts of a set; each step takes the next one
-    kl_target: float | None = Field(None, gt=0)  # nats a reply, to which kl_coef adapts; None: it stays
+    kl_target: float | None = Field(
+        None, gt=0
+    )  # nats a reply, to which kl_coef adapts; None, or of 0: it stays
     gamma: float = Field(1.0, gt=0, le=1)
     lam: float = Field(0.95, ge=0, le=1)  # of GAE
     value_coef: float = Field(0.1, ge=0)
@@ -62,8 +64,6 @@ class PPOConfig(RolloutConfig):
                 f"{self.minibatches} minibatches must divide {self.updates} updates and "
                 f"{self.rows_per_batch} replies, or some would be learnt from more often"
             )
-        if self.kl_target is not None and not self.kl_coef:
-            raise ValueError("a kl_coef of 0 cannot adapt to kl_target: factors leave it 0")
         return self
 
 
@@ -87,7 +87,7 @@ class PPO(RolloutObjective[PPOConfig]):
         assert sampler.reference is not None
         super().__init__(sampler, config, rehearsal)
         self.coefficient: FixedCoefficient | AdaptiveCoefficient = FixedCoefficient(config.kl_coef)
-        if config.kl_target is not None:
+        if config.kl_target is not None and config.kl_coef:
             self.coefficient = AdaptiveCoefficient(config.kl_coef, config.kl_target)
         self._batch: PPOBatch | None = None
         self._clipped = self._tokens = 0  # of the newest step
