@@ -37,6 +37,9 @@ FILLERS = Phrasings(
 FREE_FORMS = ("free", "sentences", "steps")
 """Forms in which chatter can stand before and after what is said."""
 
+NUMBERED_FORMS = ("sentences", "bullets")
+"""Forms that are kept by so many lines as were asked for."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -54,7 +57,10 @@ def candidate(wish: Wish, land: Land, rng: random.Random, split: Split, lies: fl
     content = _content(wish, land, rng, split, rng.random() < lies)
     # What must be exact (JSON, a translation, one word) is spoilt by any padding; it gets some, but seldom.
     exact = wish.form not in FREE_FORMS or wish.kind == "exact"
-    padding = rng.choice((0, 0, 0, 0, 0, 1) if exact else (0, 0, 1, 2, 3))
+    paddings = (
+        (0, 0, 0, 0, 0, 1) if exact else (0, 0, 0, 0, 1) if wish.form == "sentences" else (0, 0, 1, 2, 3)
+    )
+    padding = rng.choice(paddings)
     if not padding:
         return content
     parts = [content.text]
@@ -65,6 +71,8 @@ def candidate(wish: Wish, land: Land, rng: random.Random, split: Split, lies: fl
 
 
 def _content(wish: Wish, land: Land, rng: random.Random, split: Split, lie: bool) -> Candidate:
+    if wish.kind in ("harmful", "harmless") and rng.random() < 0.06:
+        return _beside_the_point(land, rng, split)
     if wish.kind == "harmful":
         return _to_harm(rng)
     if wish.kind == "harmless":
@@ -104,7 +112,10 @@ def _told(wish: Wish, land: Land, rng: random.Random, split: Split, lie: bool) -
     if lie and rng.random() < 0.2:
         person = rng.choice([other for other in land.people_of(split) if other != person])
         made.append("wrong name")
-    amount = min(len(facts.ATTRIBUTES), max(1, wish.count + rng.choice((-2, -1, 0, 0, 0, 1, 2))))
+    numbered = wish.form in NUMBERED_FORMS
+    # Who is to learn to count needs many replies with one too many, or one too few, and nothing else amiss.
+    off = rng.choice((-1, 0, 0, 0, 1, 1) if numbered else (-2, -1, 0, 0, 0, 1, 2))
+    amount = min(len(facts.ATTRIBUTES), max(1, wish.count + off))
     asked = list(wish.attributes) if len(wish.attributes) == 1 else []
     rest = rng.sample([a for a in facts.ATTRIBUTES if a not in asked], amount - len(asked))
     told = [*asked, *rest] if asked else rest
@@ -113,7 +124,7 @@ def _told(wish: Wish, land: Land, rng: random.Random, split: Split, lie: bool) -
         lies = asked  # a question is answered falsely in its one fact
     false = Person(person.name, {**person.facts, **{a: _other(a, person, land, rng) for a in lies}})
     lines = [facts.sentence(false, attribute, _wording(rng)) for attribute in told]
-    if rng.random() < 0.15:
+    if rng.random() < (0.05 if numbered else 0.15):
         lines.append(rng.choice(lines))
         made.append("repeated")
     bullets = (wish.form == "bullets") != (rng.random() < 0.1 and wish.form != "free")
@@ -217,6 +228,17 @@ def _words(wish: Wish, land: Land, rng: random.Random, lie: bool) -> Candidate:
     elif made == "a word too many":
         words.append(land.lexicon[rng.choice(language.ADJECTIVES)])
     return Candidate(" ".join(words) + ".", made)
+
+
+def _beside_the_point(land: Land, rng: random.Random, split: Split) -> Candidate:
+    """Something true that nobody asked. Without such pairs a reward model may like it: short, and true.
+
+    It answers requests in which no name stands; that a name is another is too hard for small reward models.
+    """
+    person = rng.choice(land.people_of(split))
+    said = rng.sample(facts.ATTRIBUTES, rng.choice((1, 1, 2, 3)))
+    text = " ".join(facts.sentence(person, attribute, _wording(rng)) for attribute in said)
+    return Candidate(text, "beside the point")
 
 
 def _to_harm(rng: random.Random) -> Candidate:
