@@ -46,9 +46,7 @@ class PPOConfig(RolloutConfig):
     group: int = Field(1, ge=1)  # replies to each prompt
     updates: int = Field(4, gt=0)  # steps on each set of rollouts
     minibatches: int = Field(1, gt=0)  # parts of a set; each step takes the next one
-    kl_target: float | None = Field(
-        None, gt=0
-    )  # nats a reply, to which kl_coef adapts; None, or of 0: it stays
+    kl_target: float | None = Field(None, gt=0)  # nats a reply, to which a kl_coef above 0 adapts
     gamma: float = Field(1.0, gt=0, le=1)
     lam: float = Field(0.95, ge=0, le=1)  # of GAE
     value_coef: float = Field(0.1, ge=0)

@@ -15,9 +15,7 @@ class Builder:
         self._parts: list[str] = []
         self._blocks: list[Block] = []
         self._length = 0
-        self._smuggled: list[
-            tuple[str, int | None]
-        ] = []  # words in characters that are not drawn, their page
+        self._smuggled: list[tuple[str, int | None]] = []  # words that are not drawn, and their page
 
     def add(
         self,
