@@ -27,7 +27,10 @@ def cuts_word(text: str, place: int) -> bool:
 
     Scripts without capitals (Chinese, Thai, Arabic, ...) often have no spaces: there nothing is cut.
     """
-    return 0 < place < len(text) and _in_word(text[place - 1]) and _in_word(text[place])
+    around = text[max(0, place - 1) : place + 1]
+    if around.isascii():
+        return len(around) == 2 and around.isalnum()
+    return len(around) == 2 and all(map(_in_word, around))
 
 
 def cuts_compound(text: str, place: int) -> bool:

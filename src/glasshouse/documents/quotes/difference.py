@@ -35,8 +35,8 @@ SIGNS = str.maketrans("‘’‚‛′`´“”„‟″«»‹›‐‑‒–�
 
 def typography(text: str) -> str:
     """With straight quotation marks, plain dashes and no ligatures."""
-    if text.isalnum() and text.isascii():
-        return text  # nearly every word
+    if text.isascii():
+        return text.replace("`", "'")  # nearly every word
     return unicodedata.normalize("NFKC", text.translate(SIGNS))
 
 
@@ -81,7 +81,11 @@ class _Words:
         found = list((re.compile(r"\S+") if spaced else _WORD).finditer(self.text))
         self.spans = [each.span() for each in found]
         self.words = [each.group() for each in found]
-        self.folded = [typography(word).casefold() for word in self.words]
+        if self.text.isascii():  # folds character for character
+            whole = typography(self.text).lower()
+            self.folded = [whole[start:end] for start, end in self.spans]
+        else:
+            self.folded = [typography(word).casefold() for word in self.words]
 
     def between(self, start: int, end: int) -> str:
         return self.text[self.spans[start][0] : self.spans[end - 1][1]] if start < end else ""

@@ -8,7 +8,7 @@ For a short quote, and in a text that is short beside its quote, the search is e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -114,8 +114,8 @@ class NearIndex:
         weights = np.repeat(counts**-0.5, counts)
         bins = (begins + len(quote)) // width  # the shift: none is negative
         votes, hits = np.bincount(bins, weights), np.bincount(bins)
-        votes = votes + np.append(votes[1:], 0)  # a bin and the next: a place may lie across their border
-        hits = hits + np.append(hits[1:], 0)
+        votes[:-1] += votes[1:]  # a bin and the next: a place may lie across their border
+        hits[:-1] += hits[1:]
         least = votes.max() / 3
         chosen: list[int] = []
         for number in np.argsort(-votes, kind="stable")[: 4 * PLACES].tolist():
@@ -145,17 +145,19 @@ class NearIndex:
     def _fitted(self, quote: str, start: int, end: int) -> tuple[int, int, float]:
         """With both ends moved to where a word begins or ends, whichever is nearest to the quote."""
 
+        @cache  # the last turn asks what the one before did
         def similarity(start: int, end: int) -> float:
             if start >= end:
                 return 0.0
             return Levenshtein.normalized_similarity(quote, self._text[start:end])
 
+        cuts_near = cache(self._cuts_near)
         before = None
         while before != (start, end):
             before = start, end
-            starts = [place for place in self._cuts_near(start) if self._text[place : place + 1] != " "]
+            starts = [place for place in cuts_near(start) if self._text[place : place + 1] != " "]
             start = max(starts or [start], key=lambda place: (similarity(place, end), -place))
-            ends = [place for place in self._cuts_near(end) if self._text[max(0, place - 1) : place] != " "]
+            ends = [place for place in cuts_near(end) if self._text[max(0, place - 1) : place] != " "]
             end = max(ends or [end], key=lambda place: (similarity(start, place), place))
         return start, end, similarity(start, end)
 
@@ -178,8 +180,9 @@ def _ends(length: int, begins: np.ndarray, voters: np.ndarray, bins: np.ndarray)
     last do; a four that says what few others say is not heard."""
     here = (bins == 0) | (bins == 1)
     begins, voters = begins[here], voters[here]
-    _, numbers, counts = np.unique(begins, return_inverse=True, return_counts=True)
-    heard = counts[numbers] * 8 >= counts.max()
+    offsets = begins - begins.min()
+    counts = np.bincount(offsets)
+    heard = counts[offsets] * 8 >= counts.max()
     begins, voters = begins[heard], voters[heard]
     return int(begins[np.argmin(voters)]), int(begins[np.argmax(voters)]) + length
 

@@ -14,6 +14,7 @@ import unicodedata
 
 _UNSEEN = "\u00ad\u200b\u2060\ufeff"
 _BLANK = re.compile(r"[^\S ]")
+_SPACES = re.compile("  +")
 _SPECIAL = re.compile(f"[ {_UNSEEN}]{{2,}}|[{_UNSEEN}]|[^\\x00-\\x7f{_UNSEEN}]+")
 
 
@@ -39,10 +40,13 @@ class PlainForm:
                 length += len(text)
 
         done = 0
-        for found in _SPECIAL.finditer(source):
+        for found in (_SPACES if source.isascii() else _SPECIAL).finditer(source):
             start, end = found.span()
             run = found.group()
-            if run[0] == " " or run[0] in _UNSEEN:
+            if run.isspace():
+                piece(source[done : start + 1], done, start + 1)  # the first space stands for them all
+                done = end
+            elif run[0] == " " or run[0] in _UNSEEN:
                 piece(source[done:start], done, start)
                 piece(" " if " " in run else "", start, end)
                 done = end
@@ -61,7 +65,7 @@ class PlainForm:
 
     def whole(self, place: int) -> bool:
         """Whether `place` lies between two characters of the original, and not inside one."""
-        if not 0 < place < len(self.text):
+        if not 0 < place < len(self.text) or self.text.isascii():
             return True
         following = self.text[place]
         if following > "\x7f" and (unicodedata.combining(following) or "\u1160" <= following <= "\u11ff"):
