@@ -122,7 +122,7 @@ def test_the_loss_is_its_definition(base):
         logprobs = [
             m(batch.inputs, segments=batch.segments).double().log_softmax(-1) for m in (model, old, reference)
         ]
-        values = [score_values(m, batch.inputs, batch.segments).double() for m in (model, old)]
+        values = [score_values(m, batch.inputs, batch.targets, batch.segments).double() for m in (model, old)]
     rows = []  # for each token of each reply: log-probabilities of the three, values of the two, entropy
     for row in range(len(batch.inputs)):
         tokens = []

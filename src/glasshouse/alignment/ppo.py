@@ -32,6 +32,7 @@ from glasshouse.alignment.diagnostics import explained_variance
 from glasshouse.alignment.experience import ReplyBatch, RolloutConfig, RolloutObjective, Sampler
 from glasshouse.alignment.judge import Judge
 from glasshouse.alignment.kl import AdaptiveCoefficient, FixedCoefficient, k1
+from glasshouse.alignment.packed_rows import pack_rows
 from glasshouse.alignment.policy import JudgeOf, Policy
 from glasshouse.alignment.ppo_loss import entropy, is_clipped, policy_loss, value_loss
 from glasshouse.alignment.value_head import add_value_head, score_values, values_of
@@ -107,7 +108,7 @@ class PPO(RolloutObjective[PPOConfig]):
         rewards = token_rewards(new.rewards.flatten(), kl, mask, self.coefficient.value)
         if config.whiten_rewards:
             rewards = whiten(rewards, mask, keep_mean=True)
-        values = score_values(model, rows.inputs, rows.segments, config.micro_batch_rows)
+        values = score_values(model, rows.inputs, rows.targets, rows.segments, config.micro_batch_rows)
         advantages, returns = gae(rewards, values, mask, config.gamma, config.lam)
         self._about = {**new.about, "kl_coef": self.coefficient.value}
         explained = explained_variance(values, returns, mask)
@@ -130,7 +131,8 @@ class PPO(RolloutObjective[PPOConfig]):
         """Summed over the replies' tokens: policy + value_coef · value - entropy_coef · entropy; and as many
         times ptx_coef · the mean loss on what is rehearsed."""
         config, mask = self.config, batch.targets != IGNORE
-        states = model.hidden(batch.inputs, segments=batch.segments)[mask.nonzero(as_tuple=True)]
+        packed = pack_rows(batch.inputs, batch.targets, batch.segments, model.config.context)
+        states = packed.states(model).index_select(0, packed.places[mask])
         logits = model.head(states).float()  # (tokens, vocab); all that follows is (tokens,)
         logprobs = logits.gather(-1, batch.targets[mask][:, None])[:, 0] - logits.logsumexp(-1)
         old, advantages = batch.old_logprobs[mask], batch.advantages[mask]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from glasshouse.alignment.packed_rows import pack_rows
 from glasshouse.data import IGNORE
 from glasshouse.inference import LanguageModel, Sampling
 from glasshouse.inference.engine import Engine, EngineSettings
@@ -134,8 +135,10 @@ def token_logprobs(model: Transformer, inputs: Tensor, targets: Tensor, segments
 
     With a gradient where one is wanted.
     """
-    picked = model.target_logprobs(inputs, targets, segments)  # (counted,)
+    packed = pack_rows(inputs, targets, segments, model.config.context)
     where = (targets != IGNORE).nonzero(as_tuple=True)
+    states = packed.states(model).index_select(0, packed.places[where])  # (counted, hidden)
+    picked = model.logprobs(states, targets[where])
     return torch.zeros(targets.shape, device=picked.device).index_put(where, picked)
 
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glasshouse.alignment.packed_rows import pack_rows
+from glasshouse.data import IGNORE
 from glasshouse.model import Transformer
 
 _NAME = "value_head"
@@ -38,8 +40,17 @@ def values_of(model: Transformer, hidden: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def score_values(model: Transformer, inputs: Tensor, segments: Tensor, at_once: int | None = None) -> Tensor:
-    """Values of all positions of rows (replies, tokens), `at_once` rows a pass, float32 on the CPU."""
+def score_values(
+    model: Transformer, inputs: Tensor, targets: Tensor, segments: Tensor, at_once: int | None = None
+) -> Tensor:
+    """Values where a reply's tokens are predicted, 0 elsewhere, of rows (replies, tokens), `at_once` rows a
+    pass, float32 on the CPU."""
+    found = torch.zeros(targets.shape)
     step = at_once or len(inputs)
-    parts = zip(*(t.to(model.device).split(step) for t in (inputs, segments)), strict=True)
-    return torch.cat([values_of(model, model.hidden(ids, segments=seen)).cpu() for ids, seen in parts])
+    for start in range(0, len(inputs), step):
+        part = [each[start : start + step].to(model.device) for each in (inputs, targets, segments)]
+        where = (part[1] != IGNORE).nonzero(as_tuple=True)
+        packed = pack_rows(*part, model.config.context)
+        values = values_of(model, packed.states(model).index_select(0, packed.places[where]))
+        found[start : start + step].index_put_([each.cpu() for each in where], values.cpu())
+    return found

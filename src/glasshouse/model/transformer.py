@@ -278,9 +278,12 @@ class Transformer(nn.Module):
         """
         hidden = self.hidden(ids, positions, segments).flatten(0, 1)
         counted = (targets.flatten() != IGNORED).nonzero()[:, 0]
-        hidden = hidden.index_select(0, counted)
+        return self.logprobs(hidden.index_select(0, counted), targets.flatten()[counted])
+
+    def logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Log-probabilities in nats of targets (n,) int64 after hidden states (n, hidden): (n,) float32."""
         low_rank = None if self.config.tie_word_embeddings else self.lm_head.low_rank(hidden)
-        return -target_losses(hidden, self.head_weight, targets.flatten()[counted], low_rank)
+        return -target_losses(hidden, self.head_weight, targets, low_rank)
 
     def _router_loss(self, routing: list[Tensor], segments: Tensor | None) -> Tensor:
         """The mean over layers of the weighted load-balancing and z-losses, over real tokens."""

@@ -119,16 +119,15 @@ class Work:
         return reward(self._here(self.recipe.reward, "reward"), self._model_before(step), out, self.world)
 
     def _rejection(self, step: Step, out: Path) -> dict[str, Any]:
-        from glasshouse.pipeline.documents import read_rows
-        from glasshouse.pipeline.stages.corpus import TRAIN
+        from glasshouse.pipeline.replay import replayed
         from glasshouse.pipeline.stages.own_samples import rejection
 
         config = self._here(self.recipe.rejection, "rejection")
         reward = self.folder.stage("reward") / "model" if "reward" in step.inputs else None
         if config.reward_model is not None:
             reward = reward_folder(config.reward_model)
-        replayed = read_rows(self.folder.stage("corpus") / TRAIN) if config.replay else ()
-        texts = (row["text"] for row in replayed)
+        corpus = self.folder.stage("corpus") if config.replay else None
+        texts = replayed(corpus, "rejection", config.seed)
         return rejection(config, self._model_before(step), out, self.world, reward, texts)
 
     def _rounds(self, step: Step, out: Path) -> dict[str, Any]:

@@ -8,9 +8,9 @@ can learn about length from these labels is the raters' bias and nothing else.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from functools import cached_property, partial
-from itertools import cycle, islice, permutations
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import cycle, islice
 from typing import Any
 
 from pydantic import Field
@@ -26,7 +26,7 @@ from glasshouse.world.task import Task
 from glasshouse.world.world import World
 
 _POOL = {1: 6, -1: 6, 0: 12}
-"""Replies drawn for one request, of which two are compared: more where they are to be equally long."""
+"""Replies drawn for one request at most, until two fit: more where they are to be equally long."""
 
 _REQUESTS = 1000
 """Requests drawn at most until two replies to one differ as wanted; most often one or two are enough."""
@@ -97,7 +97,7 @@ def _pairs(
     rng = world.rng("preferences", kind, split)
     tasks = world.tasks(kind, "feedback" if split == "train" else split, "preferences")
     for number, sign in enumerate(cycle((1, -1, 0))):
-        task, pair = _pair(tasks, judge, rng, split, config.lies, _POOL[sign], partial(_fits, config, sign))
+        task, pair = _pair(tasks, judge, rng, split, config, sign)
         yield _judged(world, config.raters, kind, task, pair, f"{split} {number}")
 
 
@@ -130,18 +130,19 @@ def _pair(
     judge: Judge,
     rng: random.Random,
     split: Split,
-    lies: float,
-    pool: int,
-    fits: Callable[[_Reply, _Reply], bool],
+    config: PreferenceConfig,
+    sign: int,
 ) -> tuple[Task, tuple[_Reply, _Reply]]:
     """A request and two replies that fit together."""
     for task in islice(tasks, _REQUESTS):
         wish = judge.wish(task.messages)
-        drawn = (candidate(wish, judge.land, rng, split, lies) for _ in range(pool))
-        replies = [_Reply(each, task, judge) for each in drawn]
-        fitting = [pair for pair in permutations(replies, 2) if fits(*pair)]
-        if fitting:
-            return task, rng.choice(fitting)
+        replies: list[_Reply] = []
+        for _ in range(_POOL[sign]):
+            reply = _Reply(candidate(wish, judge.land, rng, split, config.lies), task, judge)
+            for other in replies:
+                if _fits(config, sign, other, reply):
+                    return task, (other, reply)
+            replies.append(reply)
     raise ConfigError(
         f"replies to {_REQUESTS} requests never differ as preferences.margin and raters.length_bias ask",
         fix="lower one of them",

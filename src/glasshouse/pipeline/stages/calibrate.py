@@ -27,8 +27,7 @@ from glasshouse.core.seeds import derive
 from glasshouse.evaluation.knowledge import STATED, Kind, Question, mix, world_questions
 from glasshouse.files import read_examples, read_prompts
 from glasshouse.inference import LanguageModel
-from glasshouse.pipeline.documents import read_rows
-from glasshouse.pipeline.stages.corpus import TRAIN
+from glasshouse.pipeline.replay import replayed
 from glasshouse.pipeline.stages.preferences import split
 from glasshouse.world import World
 
@@ -73,7 +72,7 @@ def calibrate(
 ) -> dict[str, Any]:
     """Calibrate the model folder `model`, replaying documents of the corpus folder where there is one."""
     learnt, held_out = questions(config, world)
-    texts = (row["text"] for row in read_rows(corpus / TRAIN)) if corpus is not None else ()
+    texts = replayed(corpus, "calibrate", config.seed)
     before = chain(own_replies(config, model, world), earlier(config, world))
     return teach(model, learnt, out, config, held_out, before, texts)
 

@@ -23,8 +23,7 @@ from glasshouse.alignment.world_critics import ExactCritic, SimulatedRaters
 from glasshouse.core.model_folders import resolve_model
 from glasshouse.core.storage import hash_folder
 from glasshouse.llm import LocalLLM
-from glasshouse.pipeline.documents import read_rows
-from glasshouse.pipeline.stages.corpus import TRAIN
+from glasshouse.pipeline.replay import replayed
 from glasshouse.pipeline.stages.reinforcement import PromptData, examples, gold
 from glasshouse.world import World
 from glasshouse.world.raters import RaterConfig
@@ -61,7 +60,7 @@ def constitution(
     `rehearsal()` begins the conversations that it has learnt from; `corpus` is the folder of the documents.
     """
     principles = Constitution.load(config.constitution)
-    replay = (row["text"] for row in read_rows(corpus / TRAIN)) if corpus is not None else ()
+    replay = replayed(corpus, "constitution", config.seed)
     folder = model if config.critic_model is None else resolve_model(config.critic_model)
     exact = config.critic == EXACT
     with nullcontext() if exact else LocalLLM.load(folder, config.device, raw=True) as llm:

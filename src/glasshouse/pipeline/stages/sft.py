@@ -24,9 +24,8 @@ from glasshouse.core.errors import ConfigError
 from glasshouse.core.seeds import derive
 from glasshouse.core.storage import disk_errors
 from glasshouse.files import read_examples
-from glasshouse.pipeline.documents import read_rows
 from glasshouse.pipeline.held_out import HELD_OUT, Row, split
-from glasshouse.pipeline.stages.corpus import TRAIN
+from glasshouse.pipeline.replay import replayed
 
 CONVERSATIONS = "conversations.jsonl"
 
@@ -84,7 +83,7 @@ def sft(
     write(train(), out / CONVERSATIONS)
     if held_out:
         write(held_out, out / HELD_OUT)
-    texts = (row["text"] for row in read_rows(corpus / TRAIN)) if corpus is not None else ()
+    texts = replayed(corpus, "sft", config.seed)
     return {**fine_tune(model, read(out / CONVERSATIONS), out, config, texts), "held_out": len(held_out)}
 
 
