@@ -64,8 +64,10 @@ def pack_rows(inputs: Tensor, targets: Tensor, segments: Tensor, context: int) -
     packed = np.zeros((3, rows * width), np.int64)
     packed[2] = -1
     packed[:, places[fresh]] = ids[fresh], np.nonzero(fresh)[1], segment[np.nonzero(fresh)[0]]
-    into = [torch.from_numpy(each).to(inputs.device) for each in (packed, np.where(real, places, 0))]
-    return PackedRows(*into[0].view(3, rows, width).unbind(0), into[1])
+    read = torch.from_numpy(packed).to(inputs.device).view(3, rows, width)
+    return PackedRows(
+        read[0], read[1], read[2], torch.from_numpy(np.where(real, places, 0)).to(inputs.device)
+    )
 
 
 def _shared(

@@ -48,9 +48,11 @@ def score_values(
     found = torch.zeros(targets.shape)
     step = at_once or len(inputs)
     for start in range(0, len(inputs), step):
-        part = [each[start : start + step].to(model.device) for each in (inputs, targets, segments)]
-        where = (part[1] != IGNORE).nonzero(as_tuple=True)
-        packed = pack_rows(*part, model.config.context)
+        ids, aims, seen = (
+            each[start : start + step].to(model.device) for each in (inputs, targets, segments)
+        )
+        where = (aims != IGNORE).nonzero(as_tuple=True)
+        packed = pack_rows(ids, aims, seen, model.config.context)
         values = values_of(model, packed.states(model).index_select(0, packed.places[where]))
         found[start : start + step].index_put_([each.cpu() for each in where], values.cpu())
     return found

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PROBES, SAMPLES, EXPERTS = "probes.json", "samples.json", "experts.json"
 
-FEW_REPORTS, MANY_REPORTS = 1 / 20, 1 / 4
+FEW_REPORTS, MANY_REPORTS = 1 / 20, 1 / 6
 """Reports that are analyzed for each of the `n` questions: by any model, and by the last one."""
 
 DOMAINS = 24
