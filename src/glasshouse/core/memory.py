@@ -50,7 +50,7 @@ class KeptMemory:
     microseconds, and handing back is rare.
     """
 
-    def __init__(self, limit: int = 512 << 20) -> None:
+    def __init__(self, limit: int = 1 << 30) -> None:
         self._limit, self._ceiling = limit, resident_bytes() + limit
 
     def check(self) -> None:

@@ -49,8 +49,8 @@ class OwnReplies(Config):
     from rewards and principles stands in no file."""
 
     open: int = Field(default=600, ge=0)
-    harmful: int = Field(default=150, ge=0)
-    harmless: int = Field(default=100, ge=0)
+    harmful: int = Field(default=300, ge=0)
+    harmless: int = Field(default=200, ge=0)
 
 
 class CalibrateStage(CalibrationConfig):
