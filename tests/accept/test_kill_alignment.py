@@ -28,6 +28,7 @@ RECIPE = {
     "world": {
         "people": 12,
         "heldout_people": 4,
+        "feedback_people": 4,
         "tokens": {
             **dict.fromkeys(("letters", "velish", "sums", "requests", "reports", "analyses", "chance"), 0),
             "people": 30_000,

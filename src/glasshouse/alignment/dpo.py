@@ -45,6 +45,9 @@ from glasshouse.tokenizer import Tokenizer
 from glasshouse.training import LossSum, train
 from glasshouse.training.environment import Environment, applied, settle
 
+MADE_FROM = "made_from"
+"""The one key of metadata: of several, safetensors changes the order from file to file."""
+
 
 class DPOConfig(PreferenceConfig):
     """The loop's settings with steps a tenth of fine-tuning's: the policy is to stay near the reference."""
@@ -173,7 +176,7 @@ def dpo(
     for name, part in parts.items():
         part.check(model)
         path = out / ("reference.safetensors" if name == "pairs" else f"reference_{name}.safetensors")
-        made_from = {"model": weights, "pairs": part.shards.sha256}
+        made_from = f"model {weights}, pairs {part.shards.sha256}"
         reference = reference_logprobs(frozen, part, path, environment, made_from)
         objectives[name] = DPO(part, reference, config, hash_file(path))
     del frozen  # has said all that it is asked
@@ -200,7 +203,7 @@ def dpo(
 
 
 def reference_logprobs(
-    model: Transformer, pairs: Pairs, path: Path, environment: Environment, made_from: Mapping[str, str]
+    model: Transformer, pairs: Pairs, path: Path, environment: Environment, made_from: str
 ) -> Tensor:
     """(n, 2) float32: what `model` says of both replies of every pair; computed once, then read from `path`.
 
@@ -209,7 +212,7 @@ def reference_logprobs(
     """
     if path.exists():
         with safe_open(path, framework="pt") as file:
-            if file.metadata() == dict(made_from):
+            if file.metadata() == {MADE_FROM: made_from}:
                 return file.get_tensor("logprobs")
     model.to(environment.device)
     model.compute_dtype = environment.torch_dtype
@@ -218,5 +221,5 @@ def reference_logprobs(
         for batch in pairs.in_order():
             logprobs[batch.pairs] = batch.to(environment.device).sequence_logprobs(model).cpu()
     with replaced(path) as temporary:
-        save_file({"logprobs": logprobs}, temporary, metadata=dict(made_from))
+        save_file({"logprobs": logprobs}, temporary, metadata={MADE_FROM: made_from})
     return logprobs
