@@ -14,7 +14,7 @@ from glasshouse.alignment.reward_model import RewardConfig, RewardModel, reward_
 from glasshouse.alignment.rollouts import Reply
 from glasshouse.alignment.shared_trunk import on_trunk
 from glasshouse.core.errors import InterruptedRunError, ModelError
-from glasshouse.model import ModelConfig, initialise, load, save
+from glasshouse.model import initialise, load, save
 from glasshouse.model.lora import active_adapters, adapter_names
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.training.metrics import TIMING_FIELDS
@@ -47,31 +47,18 @@ def settings(method, **changes):
     return kind.parse(PLAIN | changes)
 
 
-def make_base(folder, seed=0, hidden=32):
-    tokenizer = Tokenizer.train([], 265)
-    shape = {
-        "vocab_size": tokenizer.vocab_size,
-        "hidden_size": hidden,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 128,
-        "tie_word_embeddings": False,
-    }
-    model = initialise(ModelConfig.parse(shape), seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():  # a new head is zero, and would say the same whatever stands before it
-        for parameter in model.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    save(model, tokenizer, folder)
-    return folder
+SHAPE = {"noise": 0.05, "max_position_embeddings": 128, "tie_word_embeddings": False}
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return make_base(tmp_path_factory.mktemp("base") / "model")
+def base(small_folder):
+    return small_folder(**SHAPE)
+
+
+@pytest.fixture(scope="module")
+def other(small_folder):
+    """The same shapes with other weights."""
+    return small_folder(**SHAPE, seed=1)
 
 
 def pair(number):
@@ -179,12 +166,12 @@ def test_a_reward_model_on_the_policys_trunk_gives_the_rewards_of_its_own_folder
     assert [list(p.shape) for p in own] == [[1, 32]]  # the head
 
 
-def test_a_reward_model_of_other_weights_is_not_put_on_the_trunk(reward, tmp_path):
+def test_a_reward_model_of_other_weights_is_not_put_on_the_trunk(reward, other):
     """Nor one without an adapter; the policy is left as it was."""
-    policy = Policy.open(make_base(tmp_path / "other", seed=1), settings(ppo)).model
+    policy = Policy.open(other, settings(ppo)).model
     assert on_trunk(policy, reward) is None
     assert adapter_names(policy) == ["default"]
-    assert on_trunk(policy, tmp_path / "other") is None
+    assert on_trunk(policy, other) is None
 
 
 def test_ppo_learns_from_a_reward_model_on_its_own_trunk(base, reward, tmp_path):
@@ -198,9 +185,8 @@ def test_ppo_learns_from_a_reward_model_on_its_own_trunk(base, reward, tmp_path)
 
 
 @pytest.mark.parametrize("method", [grpo, ppo])
-def test_another_model_may_be_the_reference(base, tmp_path, method):
+def test_another_model_may_be_the_reference(base, other, tmp_path, method):
     """The KL to it is not 0 at the start; with and without an adapter."""
-    other = make_base(tmp_path / "other", seed=1)
     for lora in ({"r": 4}, None):
         out = tmp_path / str(lora is None)
         method(base, EXAMPLES, LOW, out, settings(method, lora=lora, reference=str(other), tokens=16 * 48))
@@ -208,9 +194,9 @@ def test_another_model_may_be_the_reference(base, tmp_path, method):
 
 
 @pytest.mark.parametrize("method", [grpo, ppo])
-def test_a_reference_of_other_shapes_or_tokenizer_is_refused(base, tmp_path, method):
+def test_a_reference_of_other_shapes_or_tokenizer_is_refused(base, small_folder, tmp_path, method):
     """Before training, naming the weight; a tokenizer that gives other ids is another one."""
-    wide = make_base(tmp_path / "wide", hidden=64)
+    wide = small_folder(**SHAPE, hidden_size=64)
     with pytest.raises(ModelError, match=r"other shapes.*embed_tokens.weight is \[265, 64\].*\[265, 32\]"):
         method(base, EXAMPLES, LOW, tmp_path / "out", settings(method, reference=str(wide)))
     longer = tmp_path / "longer"

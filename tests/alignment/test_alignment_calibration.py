@@ -16,8 +16,7 @@ from glasshouse.core.errors import ConfigError, DataError
 from glasshouse.evaluation import confidence, knowledge
 from glasshouse.evaluation.knowledge import Question
 from glasshouse.inference import LanguageModel
-from glasshouse.model import ModelConfig, initialise, load, save
-from glasshouse.tokenizer import Tokenizer
+from glasshouse.model import load
 from glasshouse.world import World, WorldConfig
 
 
@@ -29,27 +28,9 @@ QUESTIONS = [asked(f"Say {i}.", "aeiou"[i % 5]) for i in range(8)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(small_folder):
     """A model of plain bytes whose distributions are not flat."""
-    tokenizer = Tokenizer.train([], 265)
-    shape = {
-        "vocab_size": tokenizer.vocab_size,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 256,
-    }
-    model = initialise(ModelConfig.parse(shape), 0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-    path = tmp_path_factory.mktemp("models") / "bytes"
-    save(model, tokenizer, path)
-    return path
+    return small_folder(noise=0.2, num_hidden_layers=1, max_position_embeddings=256)
 
 
 @pytest.fixture(scope="module")

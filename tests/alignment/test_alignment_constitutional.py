@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 from pydantic import ValidationError
 
 from glasshouse.alignment import ai_feedback
@@ -11,8 +10,6 @@ from glasshouse.alignment.constitution import Constitution
 from glasshouse.alignment.constitutional import ConstitutionalConfig, constitutional
 from glasshouse.alignment.critique import Revision
 from glasshouse.core.errors import ConfigError, DataError, InterruptedRunError
-from glasshouse.model import ModelConfig, initialise, save
-from glasshouse.tokenizer import Tokenizer
 from glasshouse.training import loop
 from glasshouse.training.metrics import TIMING_FIELDS
 
@@ -78,26 +75,9 @@ def settings(**changes):
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A model of noise with plain bytes: most of what it says is not ASCII."""
-    tokenizer = Tokenizer.train([], 265)
-    shape = {
-        "vocab_size": tokenizer.vocab_size,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 128,
-    }
-    folder = tmp_path_factory.mktemp("base") / "model"
-    model = initialise(ModelConfig.parse(shape), seed=0)
-    generator = torch.Generator().manual_seed(2)
-    for parameter in model.parameters():  # blocks that are silent would tell no two replies apart
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    save(model, tokenizer, folder)
-    return folder
+def base(small_folder):
+    """Most of what it says is not ASCII; blocks that are silent would tell no two replies apart."""
+    return small_folder(noise=0.1, max_position_embeddings=128)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from glasshouse.alignment.policy import Policy
 from glasshouse.alignment.prompts import Prompts
 from glasshouse.alignment.reference import Reference
 from glasshouse.core.errors import ConfigError, DataError, InterruptedRunError
-from glasshouse.model import ModelConfig, initialise, load, save
+from glasshouse.model import load
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.training.metrics import TIMING_FIELDS
 
@@ -50,26 +50,9 @@ def settings(**changes):
     return GRPOConfig.parse(plain | changes)
 
 
-def make_base(folder):
-    """An untrained model with plain bytes."""
-    tokenizer = Tokenizer.train([], 265)
-    shape = {
-        "vocab_size": tokenizer.vocab_size,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 64,
-    }
-    save(initialise(ModelConfig.parse(shape), seed=0), tokenizer, folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return make_base(tmp_path_factory.mktemp("base") / "model")
+def base(small_folder):
+    return small_folder()
 
 
 def rows_of(folder):
@@ -233,7 +216,7 @@ import importlib.util, os, pathlib, random, signal, sys, time
 spec = importlib.util.spec_from_file_location("grpo_tests", sys.argv[1])
 tests = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tests)
-base = tests.make_base(pathlib.Path("base"))
+base = pathlib.Path(sys.argv[2])
 config = tests.settings(updates=2, tokens=20 * 16 * 48, checkpoint_every_seconds=0)
 
 def begin(out):
@@ -263,10 +246,10 @@ print(killed)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork a process")
-def test_kills_at_random_moments_leave_no_trace(tmp_path):
+def test_kills_at_random_moments_leave_no_trace(base, tmp_path):
     """SIGKILL while sampling, judging, learning or writing: the same bits at the end."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, __file__],
+        [sys.executable, "-c", SCRIPT, __file__, base],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1", "GLASSHOUSE_QUIET": "1"},
         capture_output=True,

@@ -6,28 +6,9 @@ import torch
 from glasshouse.alignment.packed_rows import WIDTH, pack_rows
 from glasshouse.alignment.rollouts import Reply, make_rows
 from glasshouse.data import IGNORE
-from glasshouse.model import ModelConfig, initialise
 
 CONTEXT = 64
-
-
-def small_model(**changes):
-    shape = {
-        "vocab_size": 50,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": CONTEXT,
-    }
-    model = initialise(ModelConfig.parse({**shape, **changes}), 0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return model.eval()
+NOISY = {"noise": 0.3, "max_position_embeddings": CONTEXT}
 
 
 def random_rows(seed, groups=6, group=4):
@@ -48,11 +29,11 @@ def random_rows(seed, groups=6, group=4):
 @pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("positions", ["rope", "learned"])
 @pytest.mark.parametrize("group", [1, 4])
-def test_states_are_those_of_each_row_alone(group, positions, gradients):
+def test_states_are_those_of_each_row_alone(small_model, group, positions, gradients):
     """With the prompt shared or not, with places counted from each row's beginning, with and without
     gradients (other kernels): at every position that counts."""
     family = {"model_type": "gpt2", "num_key_value_heads": 2} if positions == "learned" else {}
-    model = small_model(**family)
+    model = small_model(**NOISY, **family)
     for seed in range(3):
         rows = random_rows(seed, group=group)
         packed = pack_rows(rows.inputs, rows.targets, rows.segments, CONTEXT)
@@ -64,13 +45,13 @@ def test_states_are_those_of_each_row_alone(group, positions, gradients):
                 torch.testing.assert_close(states[row, real], alone, rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_are_those_of_the_padded_rows():
+def test_gradients_are_those_of_the_padded_rows(small_model):
     """Of a sum over the states that count, weighted at random."""
     rows = random_rows(5)
     weights = torch.randn(int(rows.mask.sum()), 32, generator=torch.Generator().manual_seed(2))
     gradients = []
     for packed in (True, False):
-        model = small_model()
+        model = small_model(**NOISY)
         if packed:
             found = pack_rows(rows.inputs, rows.targets, rows.segments, CONTEXT)
             states = found.states(model)[found.places[rows.mask]]

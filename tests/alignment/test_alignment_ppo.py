@@ -15,7 +15,7 @@ from glasshouse.alignment.prompts import Prompts
 from glasshouse.alignment.reference import Reference
 from glasshouse.alignment.value_head import add_value_head, remove_value_head, score_values
 from glasshouse.core.errors import ConfigError, DataError, InterruptedRunError
-from glasshouse.model import ModelConfig, initialise, load, save
+from glasshouse.model import load
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.training.metrics import TIMING_FIELDS
 
@@ -48,22 +48,8 @@ def settings(**changes):
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """An untrained model with plain bytes."""
-    tokenizer = Tokenizer.train([], 265)
-    shape = {
-        "vocab_size": tokenizer.vocab_size,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 64,
-    }
-    folder = tmp_path_factory.mktemp("base") / "model"
-    save(initialise(ModelConfig.parse(shape), seed=0), tokenizer, folder)
-    return folder
+def base(small_folder):
+    return small_folder()
 
 
 def rows_of(folder):

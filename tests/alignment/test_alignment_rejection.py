@@ -12,7 +12,7 @@ from glasshouse.alignment.rejection import RejectionConfig, best_of_n, kl_bound,
 from glasshouse.alignment.rollouts import sample_replies
 from glasshouse.core.errors import DataError, InterruptedRunError
 from glasshouse.core.seeds import derive
-from glasshouse.model import ModelConfig, initialise, load, save
+from glasshouse.model import load, save
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.training.metrics import TIMING_FIELDS
 
@@ -28,20 +28,9 @@ EARLY = Program("begins early", begins_early)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
+def base(small_model, tmp_path_factory):
     tokenizer = Tokenizer.train([], 265)
-    shape = {
-        "vocab_size": tokenizer.vocab_size,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 96,
-        "tie_word_embeddings": False,
-    }
-    model = initialise(ModelConfig.parse(shape), seed=0)
+    model = small_model(num_hidden_layers=1, max_position_embeddings=96, tie_word_embeddings=False)
     with torch.no_grad():  # its first channel is alike everywhere, so the head has a bias there
         model.model.embed_tokens.weight[:, 0] = 10.0
         model.lm_head.weight[:, 0] = -1.0

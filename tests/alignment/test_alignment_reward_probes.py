@@ -11,7 +11,6 @@ from glasshouse.alignment.reward_model import RewardModel
 from glasshouse.alignment.reward_probes import reward_probes
 from glasshouse.alignment.rollouts import Reply
 from glasshouse.inference import LanguageModel
-from glasshouse.model import ModelConfig, initialise
 from glasshouse.model.scalar_head import ScalarTransformer
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.world import World, WorldConfig
@@ -27,52 +26,46 @@ def tokenizer():
     return Tokenizer.train((row["text"] for row in itertools.islice(WORLD.documents(), 400)), 400)
 
 
-def speaker(tokenizer, seed):
-    shape = {
-        "vocab_size": tokenizer.vocab_size,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "max_position_embeddings": 512,
-    }
-    model = initialise(ModelConfig.parse(shape), seed)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():  # some begin as zeros, and then every model says the same
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return LanguageModel(model.eval(), tokenizer)
+@pytest.fixture(scope="module")
+def speaker(small_model, tokenizer):
+    """speaker(seed): a model that says something, each seed something else."""
+
+    def make(seed):
+        shape = {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 512}
+        return LanguageModel(small_model(noise=0.1, seed=seed, **shape).eval(), tokenizer)
+
+    return make
 
 
-def rewarder(tokenizer):
+@pytest.fixture(scope="module")
+def rewarder(speaker, tokenizer):
     """A reward model that likes something, nobody knows what."""
-    model = ScalarTransformer.on_trunk(speaker(tokenizer, 3).model)
+    model = ScalarTransformer.on_trunk(speaker(3).model)
     with torch.no_grad():
         model.score.weight.copy_(torch.randn(1, 32, generator=torch.Generator().manual_seed(0)))
     return RewardModel(model.eval(), tokenizer)
 
 
-def test_a_policy_is_no_distance_and_no_gain_away_from_itself(tokenizer):
-    model = speaker(tokenizer, 1)
-    found = reward_probes(WORLD, model, 12, model, rewarder(tokenizer))
+def test_a_policy_is_no_distance_and_no_gain_away_from_itself(speaker, rewarder):
+    model = speaker(1)
+    found = reward_probes(WORLD, model, 12, model, rewarder)
     assert found["kl_to_reference"].value == pytest.approx(0, abs=1e-5)
     assert found["reward_proxy"].value == found["reward_gold_gain"].value == 0
     assert found["reward_gold"].value <= 1
     assert set(reward_probes(WORLD, model, 4)) == {"reward_gold"}
 
 
-def test_another_policy_is_away_from_it(tokenizer):
-    one, two = speaker(tokenizer, 1), speaker(tokenizer, 2)
-    found = reward_probes(WORLD, one, 12, two, rewarder(tokenizer))
+def test_another_policy_is_away_from_it(speaker, rewarder):
+    one, two = speaker(1), speaker(2)
+    found = reward_probes(WORLD, one, 12, two, rewarder)
     assert found["kl_to_reference"].low > 0
     assert found["reward_proxy"].value != 0
     alone = [reward_probes(WORLD, model, 12)["reward_gold"].value for model in (one, two)]
     assert found["reward_gold_gain"].value == pytest.approx(alone[0] - alone[1])
 
 
-def test_the_reference_s_own_reply_is_worth_nothing_and_differences_stay(tokenizer):
-    model = speaker(tokenizer, 1)
+def test_the_reference_s_own_reply_is_worth_nothing_and_differences_stay(speaker, tokenizer):
+    model = speaker(1)
     examples = [{"prompt": task.messages} for task in itertools.islice(WORLD.tasks("open", "train"), 3)]
     inner = Program("length", lambda row, reply: float(len(reply) + len(row["prompt"][0]["content"])))
     against = AgainstReference.greedy(inner, examples, model, 16)
@@ -88,13 +81,13 @@ def test_the_reference_s_own_reply_is_worth_nothing_and_differences_stay(tokeniz
     assert against.name != inner.name
 
 
-def test_agreement_is_counted_against_labels_meaning_and_gold(tokenizer):
+def test_agreement_is_counted_against_labels_meaning_and_gold(rewarder):
     """All three again by brute force, from the rewards of each reply alone."""
     counts = PreferenceCounts.parse(
         {**dict.fromkeys(PreferenceCounts.model_fields, 0), "open": 30, "harmful": 10}
     )
     config = PreferenceConfig(counts=counts, raters=RaterConfig(error=0.3))
-    pairs, model = list(preferences(WORLD, config)), rewarder(tokenizer)
+    pairs, model = list(preferences(WORLD, config)), rewarder
     found = rater_agreement(model, pairs, config.raters)
     exact = judge(WORLD)
     labels = meant = gold = 0

@@ -6,7 +6,7 @@ import torch
 from glasshouse.alignment.rollouts import Reply, make_rows, sample_replies, score_rows, token_logprobs
 from glasshouse.core.errors import UsageError
 from glasshouse.data import IGNORE
-from glasshouse.model import ModelConfig, initialise
+from glasshouse.model import initialise
 from glasshouse.tokenizer import Tokenizer
 
 PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14]]
@@ -19,24 +19,9 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def model(tokenizer):
+def model(small_model):
     """Weights large enough that its distributions are not flat."""
-    shape = {
-        "vocab_size": tokenizer.vocab_size,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 64,
-    }
-    model = initialise(ModelConfig.parse(shape), 0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return model.eval()
+    return small_model(noise=0.3).eval()
 
 
 def sample(model, tokenizer, prompts=PROMPTS, seeds=(1, 2, 3), group=4, tokens=8):

@@ -11,7 +11,7 @@ from glasshouse.alignment.rounds import RoundsConfig, rounds
 from glasshouse.alignment.sampled_pairs import sampled_pairs
 from glasshouse.core.errors import ConfigError, DataError, InterruptedRunError
 from glasshouse.core.seeds import derive, python_rng
-from glasshouse.model import ModelConfig, initialise, load, save
+from glasshouse.model import load, save
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.training.metrics import TIMING_FIELDS
 
@@ -26,26 +26,9 @@ GOLD = Program("plain characters", plain_share)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    tokenizer = Tokenizer.train([], 265)
-    shape = {
-        "vocab_size": tokenizer.vocab_size,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 96,
-    }
-    folder = tmp_path_factory.mktemp("base") / "model"
-    model = initialise(ModelConfig.parse(shape), seed=0)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():  # an untrained trunk carries nothing to where a reward is read
-        for parameter in model.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    save(model, tokenizer, folder)
-    return folder
+def base(small_folder):
+    """An untrained trunk carries nothing to where a reward is read: hence the noise."""
+    return small_folder(noise=0.05, num_hidden_layers=1, max_position_embeddings=96)
 
 
 PLAIN = {"dtype": "float32", "device": "cpu", "sequence_length": 96, "log_every": 1}

@@ -13,7 +13,6 @@ from glasshouse.core.errors import DataError
 from glasshouse.core.seeds import derive
 from glasshouse.files.position import Position
 from glasshouse.files.preferences import preference_of
-from glasshouse.model import ModelConfig, initialise
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.world import World, WorldConfig
 from glasshouse.world.preferences import PreferenceConfig, preferences
@@ -28,18 +27,8 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def model(tokenizer):
-    shape = {
-        "vocab_size": tokenizer.vocab_size,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 64,
-    }
-    return initialise(ModelConfig.parse(shape), 0).eval()
+def model(small_model):
+    return small_model(num_hidden_layers=1).eval()
 
 
 LENGTH = higher_score(Program("length", lambda example, reply: float(len(reply))))
