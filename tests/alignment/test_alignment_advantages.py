@@ -75,19 +75,23 @@ def test_whitening_sees_only_what_counts(replies):
     assert (white[~mask] == 0).all()
 
 
-def test_whitening_may_keep_the_mean(replies):
-    """Then only the spread changes."""
+def test_whitening_may_only_scale(replies):
+    """Then zero stays zero, signs stay, and so do ratios."""
     rewards, _, mask = replies
-    rewards = rewards + 10
-    white = whiten(rewards, mask, keep_mean=True)
-    assert float(white[mask].mean()) == pytest.approx(float(rewards[mask].mean()))
-    assert float(white[mask].var(correction=0)) == pytest.approx(1, rel=1e-6)
+    rewards = torch.where(rewards > 1, 0.0, rewards + 0.5)
+    white = whiten(rewards, mask, centre=False)
+    assert float(white[mask].square().mean()) == pytest.approx(1, rel=1e-6)
+    assert torch.equal(white[mask].sign(), rewards[mask].sign())
+    ratios = (white[mask] / rewards[mask]).nan_to_num(0)
+    assert float(ratios.max()) == pytest.approx(float(ratios[ratios > 0].min()))
 
 
 def test_whitening_nothing_and_equal_values_gives_zeros():
     """No division by zero."""
     assert whiten(torch.full((2, 3), 4.0), torch.ones(2, 3, dtype=torch.bool)).tolist() == [[0] * 3] * 2
     assert whiten(torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool)).tolist() == [[0] * 3] * 2
+    alike = whiten(torch.full((2, 3), 4.0), torch.ones(2, 3, dtype=torch.bool), centre=False)
+    torch.testing.assert_close(alike, torch.ones(2, 3))
 
 
 def test_group_advantages_compare_within_a_prompt():

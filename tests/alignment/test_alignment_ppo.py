@@ -82,9 +82,11 @@ def test_a_tiny_model_learns_what_the_judge_rewards(base, tmp_path):
     assert names == {name for name, _ in load(base).named_parameters()}
 
 
-def test_the_loss_is_its_definition(base):
+@pytest.mark.parametrize("centre", [True, False])
+def test_the_loss_is_its_definition(base, centre):
     """Rewards, GAE, whitening, both clips and entropy, token by token, from plain logits: within 1e-5."""
-    config = settings(kl_coef=0.3, entropy_coef=0.01, value_coef=0.5, gamma=0.9, lam=0.8)
+    plain = {"kl_coef": 0.3, "entropy_coef": 0.01, "value_coef": 0.5, "gamma": 0.9, "lam": 0.8}
+    config = settings(**plain, centre_advantages=centre)
     old, reference, model = shaken(base, 1, 0.1), shaken(base, 2, 0.1), shaken(base, 1, 0.1)
     tokenizer = Tokenizer.load(base)
     remove_value_head(reference)
@@ -126,7 +128,7 @@ def test_the_loss_is_its_definition(base):
         gains = [sum(0.72 ** (k - t) * deltas[k] for k in range(t, len(tokens))) for t in range(len(tokens))]
         advantages += gains
         returns += [gain + value for gain, value in zip(gains, v, strict=False)]
-    mean = sum(advantages) / len(advantages)
+    mean = sum(advantages) / len(advantages) if centre else 0.0
     deviation = (sum((a - mean) ** 2 for a in advantages) / len(advantages)) ** 0.5
     total = 0.0
     flat = [token for tokens in rows for token in tokens]

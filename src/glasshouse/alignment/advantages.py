@@ -56,17 +56,16 @@ def gae(
 
 
 @torch.no_grad()
-def whiten(values: Tensor, mask: Tensor, *, keep_mean: bool = False) -> Tensor:
-    """Values with mean 0 and variance 1 over everything that the mask counts.
+def whiten(values: Tensor, mask: Tensor, *, centre: bool = True) -> Tensor:
+    """Values with mean 0 and mean square 1 over everything that the mask counts.
 
-    `keep_mean` only scales: for rewards, whose sign must stay.
+    Without `centre` they are only scaled: what was 0 stays 0, and no sign changes.
     """
-    counted = values[mask]
-    if not counted.numel():
+    if not mask.any():
         return torch.zeros_like(values)
-    mean = counted.mean()
-    white = (values - mean) * (counted.var(correction=0) + WHITEN_EPS).rsqrt()
-    return (white + mean if keep_mean else white).masked_fill(~mask, 0)
+    shifted = values - values[mask].mean() if centre else values
+    scale = (shifted[mask].square().mean() + WHITEN_EPS).rsqrt()
+    return (shifted * scale).masked_fill(~mask, 0)
 
 
 @torch.no_grad()

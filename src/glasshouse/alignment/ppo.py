@@ -53,8 +53,9 @@ class PPOConfig(RolloutConfig):
     value_coef: float = Field(0.1, ge=0)
     value_clip: float | None = Field(0.2, gt=0)  # None: no clip
     entropy_coef: float = Field(0.0, ge=0)
-    whiten_rewards: bool = False  # to variance 1, the mean kept
-    whiten_advantages: bool = True
+    whiten_rewards: bool = False  # to mean square 1
+    whiten_advantages: bool = True  # to mean square 1
+    centre_advantages: bool = True  # and to mean 0, when whitened; not where a reward of 0 means "as before"
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -107,7 +108,7 @@ class PPO(RolloutObjective[PPOConfig]):
         kl = k1(new.logprobs, new.reference_logprobs)
         rewards = token_rewards(new.rewards.flatten(), kl, mask, self.coefficient.value)
         if config.whiten_rewards:
-            rewards = whiten(rewards, mask, keep_mean=True)
+            rewards = whiten(rewards, mask, centre=False)
         values = score_values(model, rows.inputs, rows.targets, rows.segments, config.micro_batch_rows)
         advantages, returns = gae(rewards, values, mask, config.gamma, config.lam)
         self._about = {**new.about, "kl_coef": self.coefficient.value}
@@ -115,7 +116,7 @@ class PPO(RolloutObjective[PPOConfig]):
         if not math.isnan(explained):
             self._about["explained_variance"] = explained
         if config.whiten_advantages:
-            advantages = whiten(advantages, mask)
+            advantages = whiten(advantages, mask, centre=config.centre_advantages)
         self._batch = PPOBatch(
             rows.inputs, rows.targets, rows.segments, new.logprobs, values, advantages, returns
         )

@@ -56,6 +56,9 @@ class PPOStage(PPOConfig, PromptData, EarlierData):
     """A reward model's folder; left out, that of the recipe's reward stage."""
     least_reward_accuracy: float = Field(0.6, ge=0, le=1)
     """Of the reward model on held-out pairs, at the low end of its interval; PPO does not start below."""
+    centre_advantages: bool = False
+    """A reply like the reference's own is rewarded by 0. Below a mean above 0 it would be unlearnt: a model
+    praised for its open replies began to deny people whom it knows."""
 
 
 class GRPOStage(GRPOConfig, PromptData, EarlierData):
