@@ -251,14 +251,20 @@ class Engine:
         with self._changed:
             if self._closing is not None:
                 raise GlasshouseError("the engine is closed", fix="start another one")
-            free = max(self.settings.max_rows - len(self._loop.scheduler.running), 0)
-            if self._waiting >= self.settings.queue_limit + free:
+            limit = self.settings.queue_limit
+            if self._waiting >= limit and self._waiting >= limit + self._free_rows():
                 raise QueueFullError(self._waiting, self._retry_after())
             if not self._waiting:
                 self._queued_since, self._left = time.monotonic(), 0
             self._waiting += requests
             number, self._number = self._number, self._number + numbers
             return number
+
+    def _free_rows(self) -> int:
+        """Rows that nobody holds, and that no further choice of a request that has begun will take."""
+        loop = self._loop
+        wanted = sum(len(job.open) for job in list(loop.jobs) if job.started) + len(loop.pooled)
+        return max(self.settings.max_rows - wanted, 0)
 
     def _enter(self, new: Sequence[Job | Pooled]) -> None:
         with self._changed:
