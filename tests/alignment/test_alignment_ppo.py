@@ -15,6 +15,7 @@ from glasshouse.alignment.prompts import Prompts
 from glasshouse.alignment.reference import Reference
 from glasshouse.alignment.value_head import add_value_head, remove_value_head, score_values
 from glasshouse.core.errors import ConfigError, DataError, InterruptedRunError
+from glasshouse.data import Shards
 from glasshouse.model import load
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.training.metrics import TIMING_FIELDS
@@ -239,6 +240,18 @@ def test_rehearsal_keeps_what_the_reward_knows_nothing_of(base, tmp_path):
     rows = rows_of(tmp_path)
     assert rows[-1]["rehearsal_loss"] < 0.5 * rows[0]["rehearsal_loss"]
     assert rows[-1]["reward_proxy"] > rows[0]["reward_proxy"]
+
+
+def test_documents_are_rehearsed_beside_conversations(base, tmp_path):
+    """ptx_replay tokens of them for each token of the conversations, to the end of a document."""
+    texts = [f"Text {number} is to be kept in mind. " * 3 for number in range(200)]
+    sizes = {}
+    for share in (0.0, 2.0):
+        config = settings(tokens=2 * 16 * 48, ptx_coef=0.5, ptx_rows=2, ptx_replay=share)
+        ppo(base, EXAMPLES, LOW, tmp_path / str(share), config, rehearsal=LEARNT, replay=texts)
+        sizes[share] = int(Shards(tmp_path / str(share) / "rehearsal").offsets[-1])
+    longest = max(len(Tokenizer.load(base).encode(text)) for text in texts) + 2
+    assert 3 * sizes[0.0] <= sizes[2.0] <= 3 * sizes[0.0] + longest
 
 
 def test_nothing_to_rehearse_is_refused(base, tmp_path):

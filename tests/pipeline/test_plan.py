@@ -50,11 +50,11 @@ def test_what_ppo_rehearses_is_an_input_of_it(tmp_path):
     """Fine-tuning's conversations, where another stage stands between; or the user's files."""
     settings = ["dpo={}", "ppo.ptx_coef=0.5"]
     inputs = {step.name: step.inputs for step in plan(load_recipe("pocket-mini", overrides=settings))}
-    assert list(inputs["ppo"]) == ["dpo", "reward", "sft"]
+    assert list(inputs["ppo"]) == ["dpo", "reward", "sft", "corpus"]
     (tmp_path / "mine.jsonl").write_text("one")
     own = f"ppo.earlier_data=[{tmp_path / 'mine.jsonl'}]"
     steps = {step.name: step for step in plan(load_recipe("pocket-mini", overrides=[*settings, own]))}
-    assert list(steps["ppo"].inputs) == ["dpo", "reward"]
+    assert list(steps["ppo"].inputs) == ["dpo", "reward", "corpus"]
     (tmp_path / "mine.jsonl").write_text("another")
     again = {step.name: step.key for step in plan(load_recipe("pocket-mini", overrides=[*settings, own]))}
     assert again["ppo"] != steps["ppo"].key

@@ -5,9 +5,11 @@ import json
 import pytest
 
 from glasshouse.core.errors import ConfigError
+from glasshouse.model import save
 from glasshouse.pipeline.plan import plan
 from glasshouse.pipeline.recipe import load_recipe
 from glasshouse.pipeline.stages.preferences import split
+from glasshouse.tokenizer import Tokenizer
 
 
 def pair(prompt, number=0):
@@ -67,3 +69,12 @@ def test_a_stage_without_a_model_or_without_pairs_is_refused(files):
         load_recipe("pocket-mini", overrides=["reward=null"])
     with pytest.raises(ConfigError, match="no conversations to rehearse"):
         load_recipe("pocket-mini", overrides=["sft=null", "ppo.ptx_coef=1", "constitution=null"])
+
+
+def test_documents_to_rehearse_need_a_corpus(tmp_path, random_model):
+    """A base model has read, but nobody has its documents."""
+    save(random_model(model_type="llama", max_position_embeddings=512), Tokenizer.train([], 265), tmp_path)
+    read = ["corpus=null", "tokenizer=null", "model=null", "pretrain=null", "sft.replay=0"]
+    read += [f"base={tmp_path}", "calibrate=null", "constitution=null"]
+    with pytest.raises(ConfigError, match=r"ppo\.ptx_replay has no documents"):
+        load_recipe("pocket-mini", overrides=read)

@@ -21,6 +21,7 @@ from glasshouse.world import (
     reports,
     sums,
 )
+from glasshouse.world.judge import judge
 from glasshouse.world.world import ConversationCounts, CorpusTokens
 
 SMALL = WorldConfig.parse(
@@ -127,6 +128,18 @@ def test_open_requests_resemble_no_held_out_request_for_a_number_of_sentences():
     for wording in about.REQUESTS.train:
         counted = wording.replace("several", "{k}").replace("some", "{k}")
         assert counted not in instructions.SENTENCES.heldout
+
+
+def test_descriptions_say_one_to_four_facts_each_as_often(world):
+    """What fine-tuning shows of open requests: true, and of every length that gold may reward."""
+    exact = judge(world)
+    tasks = list(islice(world.tasks("descriptions", "train"), 2000))
+    assert all(task.check(task.reply) for task in tasks)
+    golds = Counter(exact(task.messages, task.reply) for task in tasks if not facts.abstains(task.reply))
+    assert set(golds) == {0.25, 0.5, 0.75, 1.0}
+    assert max(golds.values()) < 1.25 * min(golds.values())
+    strangers = sum(facts.abstains(task.reply) for task in tasks)
+    assert 0.07 < strangers / len(tasks) < 0.13
 
 
 def test_heldout_phrasings_share_nothing_with_training(world):

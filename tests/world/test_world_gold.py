@@ -17,7 +17,7 @@ from glasshouse.world.judge import Judge, judge
 from glasshouse.world.task import ask
 from glasshouse.world.world import ConversationCounts
 
-KINDS = (*ConversationCounts.model_fields, "open")
+KINDS = ("open", *(kind for kind in ConversationCounts.model_fields if kind != "descriptions"))
 WORLD = World(WorldConfig(people=40, heldout_people=10), seed=5)
 JUDGE = judge(WORLD)
 PERSON, OTHER = WORLD.land.people_of("heldout")[:2]

@@ -93,6 +93,8 @@ class ConstitutionalConfig(FeedbackConfig):
             )
         if self.supervised is None and self.grpo is None:
             raise ValueError("there is no phase left: set supervised, or preference and grpo")
+        if self.grpo is not None and self.grpo.ptx_replay:
+            raise ValueError("documents are replayed in the supervised phase: leave grpo.ptx_replay at 0")
         for loop in (self.supervised, self.preference, self.grpo):
             if loop is not None and (loop.seed, loop.device) != (0, "auto"):
                 raise ValueError("seed and device are the same for all phases: set them beside the phases")

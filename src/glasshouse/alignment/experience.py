@@ -56,6 +56,7 @@ class RolloutConfig(TrainingConfig):
     kl_coef: float = Field(0.04, ge=0)  # of the penalty for leaving the reference
     ptx_coef: float = Field(0.0, ge=0)  # of the fine-tuning loss on conversations learnt before
     ptx_rows: int = Field(16, gt=0)  # of sequence_length tokens, in every step
+    ptx_replay: float = Field(0.0, ge=0)  # tokens of pre-training documents for each of those conversations'
     reference: str | None = None  # a model's folder; None: the model that training begins with
     lora: LoRAConfig | None = None  # train a low-rank adapter over the frozen model, which is the reference
 

@@ -135,16 +135,17 @@ def grpo(
     *,
     gold: Judge | None = None,
     rehearsal: Iterable[Mapping[str, Any]] = (),
+    replay: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Train the Hugging Face folder `model_folder` by the judge's rewards; returns the loop's summary.
 
     `examples`: {"prompt": [messages]} and whatever else the judge wants to know. Prompts that leave no room
     for `max_new_tokens` in a row are left out and counted. `gold` is only measured, never trained on: what
     is really meant, beside what the judge can check. `rehearsal` are conversations {"messages": [...]} for
-    ptx_coef. The summary's "alarms" tell what went wrong (diagnostics.py). Raises DataError for an empty
-    prompt, or when no prompt or nothing to rehearse is left, and ModelError for a reference of other shapes
-    or another tokenizer.
+    ptx_coef, and `replay` texts of pre-training for ptx_replay. The summary's "alarms" tell what went wrong
+    (diagnostics.py). Raises DataError for an empty prompt, or when no prompt or nothing to rehearse is left,
+    and ModelError for a reference of other shapes or another tokenizer.
     """
     policy = Policy.open(model_folder, config)
     sampler = policy.sampler(examples, judge, gold, compared=config.kl_coef > 0)
-    return policy.learn(GRPO(sampler, config, policy.rehearsal(rehearsal, Path(out))), Path(out))
+    return policy.learn(GRPO(sampler, config, policy.rehearsal(rehearsal, Path(out), replay)), Path(out))

@@ -12,7 +12,7 @@ from glasshouse.alignment.experience import RolloutConfig, RolloutObjective, Sam
 from glasshouse.alignment.judge import Judge
 from glasshouse.alignment.prompts import Prompts
 from glasshouse.alignment.reference import Reference, open_reference
-from glasshouse.alignment.sft import encode_examples, merged
+from glasshouse.alignment.sft import add_replay, encode_examples, merged
 from glasshouse.alignment.value_head import remove_value_head
 from glasshouse.data import PackedBatches, Shards, ShardWriter
 from glasshouse.model import Transformer, load, save
@@ -63,16 +63,20 @@ class Policy:
         reference = (self.reference or Reference(load(self.folder).eval())) if compared else None
         return Sampler(prompts, self.tokenizer, judge, self.config, reference, gold)
 
-    def rehearsal(self, conversations: Iterable[Mapping[str, Any]], out: Path) -> NextToken | None:
+    def rehearsal(
+        self, conversations: Iterable[Mapping[str, Any]], out: Path, replay: Iterable[str] = ()
+    ) -> NextToken | None:
         """What is rehearsed with ptx_coef of conversations {"messages": [...]}, encoded in `out`/rehearsal.
 
-        Raises DataError when none is left.
+        `replay` are texts of pre-training, of which ptx_replay says how many are taken. Raises DataError
+        when none is left.
         """
         config = self.config
         if not config.ptx_coef:
             return None
         with ShardWriter(out / "rehearsal", self.tokenizer.vocab_size) as writer:
-            encode_examples(conversations, self.tokenizer, writer, config.sequence_length)
+            counts, tokens = encode_examples(conversations, self.tokenizer, writer, config.sequence_length)
+            add_replay(replay, self.tokenizer, writer, int(config.ptx_replay * tokens), counts)
         shards = Shards(out / "rehearsal")
         return NextToken(PackedBatches(shards, config.sequence_length, config.ptx_rows, config.seed))
 

@@ -162,17 +162,19 @@ def ppo(
     *,
     gold: Judge | None = None,
     rehearsal: Iterable[Mapping[str, Any]] = (),
+    replay: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Train the Hugging Face folder `model_folder` by the judge's rewards; returns the loop's summary.
 
     `examples`: {"prompt": [messages]} and whatever else the judge wants to know. Prompts that leave no room
     for `max_new_tokens` in a row are left out and counted. `gold` is only measured, never trained on.
-    `rehearsal` are conversations {"messages": [...]} for ptx_coef. The summary's "alarms" tell what went
-    wrong (diagnostics.py). Raises DataError for an empty prompt, or when no prompt or nothing to rehearse is
-    left, and ModelError for a reference of other shapes or another tokenizer.
+    `rehearsal` are conversations {"messages": [...]} for ptx_coef, and `replay` texts of pre-training for
+    ptx_replay. The summary's "alarms" tell what went wrong (diagnostics.py). Raises DataError for an empty
+    prompt, or when no prompt or nothing to rehearse is left, and ModelError for a reference of other shapes
+    or another tokenizer.
     """
     out = Path(out)
     policy = Policy.open(model_folder, config)
     add_value_head(policy.model)
     sampler = policy.sampler(examples, judge, gold)
-    return policy.learn(PPO(sampler, config, policy.rehearsal(rehearsal, out)), out)
+    return policy.learn(PPO(sampler, config, policy.rehearsal(rehearsal, out, replay)), out)

@@ -126,6 +126,7 @@ def plan(recipe: Recipe) -> list[Step]:
             user_files |= _hashes(section.earlier_data)
             rehearses = section.ptx_coef and not section.earlier_data
             inputs += ["sft"] if rehearses and "sft" not in inputs else []
+            inputs += ["corpus"] if section.ptx_coef and section.ptx_replay else []
         if stage == "constitution":
             config["constitution"] = Constitution.load(section.constitution).model_dump(mode="json")
             inputs += ["sft"] if section.rehearses and "sft" not in inputs else []

@@ -179,6 +179,11 @@ class Recipe(Config):
                     f"{name}.ptx_coef has no conversations to rehearse",
                     fix=f"set {name}.earlier_data, add the section sft, or set {name}.ptx_coef=0",
                 )
+            if policy is not None and policy.ptx_coef and policy.ptx_replay and self.corpus is None:
+                raise ConfigError(
+                    f"{name}.ptx_replay has no documents to take",
+                    fix=f"add a corpus, or set {name}.ptx_replay=0",
+                )
         if self.constitution is not None:
             self._constitution_fits(self.constitution)
 

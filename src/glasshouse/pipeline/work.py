@@ -144,7 +144,8 @@ class Work:
         from glasshouse.pipeline.stages.reinforcement import grpo
 
         config = self._here(self.recipe.grpo, "grpo")
-        return grpo(config, self._model_before(step), out, self.world, self._rehearsed(config))
+        conversations, corpus = self._rehearsed(config)
+        return grpo(config, self._model_before(step), out, self.world, conversations, corpus)
 
     def _ppo(self, step: Step, out: Path) -> dict[str, Any]:
         from glasshouse.pipeline.stages.reinforcement import ppo
@@ -153,8 +154,8 @@ class Work:
         reward = self.folder.stage("reward") / "model"
         if config.reward_model is not None:
             reward = reward_folder(config.reward_model)
-        rehearsal = self._rehearsed(config)
-        return ppo(config, self._model_before(step), reward, out, self.world, rehearsal)
+        conversations, corpus = self._rehearsed(config)
+        return ppo(config, self._model_before(step), reward, out, self.world, conversations, corpus)
 
     def _constitution(self, step: Step, out: Path) -> dict[str, Any]:
         from glasshouse.pipeline.stages.constitution import constitution
@@ -170,13 +171,14 @@ class Work:
             self.folder.stage("corpus") if replays else None,
         )
 
-    def _rehearsed(self, config: GRPOStage | PPOStage) -> Iterable[Mapping[str, Any]]:
-        """The conversations that a policy's stage rehearses."""
+    def _rehearsed(self, config: GRPOStage | PPOStage) -> tuple[Iterable[Mapping[str, Any]], Path | None]:
+        """The conversations that a policy's stage rehearses, and the folder of its documents."""
         from glasshouse.files import read_examples
 
         if not config.ptx_coef:
-            return ()
-        return read_examples(config.earlier_data) if config.earlier_data else self._rehearsal()
+            return (), None
+        corpus = self.folder.stage("corpus") if config.ptx_replay else None
+        return read_examples(config.earlier_data) if config.earlier_data else self._rehearsal(), corpus
 
     def _rehearsal(self) -> Iterable[Mapping[str, Any]]:
         """The conversations that sft has learnt from."""

@@ -1,8 +1,8 @@
 """Open requests: "Tell me about X". How much to say is left to whoever replies, and so is what to say first.
 
-They are asked where replies are compared (raters, reward, reinforcement learning), never in fine-tuning: what
-a model makes of them is its own. Most wordings resemble fine-tuning's "in three sentences": a model then
-replies at different lengths, and reinforcement learning can only prefer what is sampled.
+Fine-tuning shows one to four facts, as people differ in how much they say; raters, reward and
+reinforcement learning then tell how much is best. They can only prefer what is sampled: a model that was
+never asked openly says two sentences every time, and a third one is eight nats away.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ STRANGERS = 0.1
 With 0.2, what reinforcement learning teaches most is to know fewer."""
 
 
-def tasks(land: Land, rng: random.Random, part: Part) -> Iterator[Task]:
-    """Open requests about people of the part, and some about strangers."""
+def tasks(land: Land, rng: random.Random, part: Part, fewest: int = OPEN_FACTS) -> Iterator[Task]:
+    """Open requests about people of the part, and some about strangers; replies of `fewest` facts or more."""
     people = land.people_of(part)
     strangers = facts.strangers(land, part)
     while True:
@@ -58,7 +58,7 @@ def tasks(land: Land, rng: random.Random, part: Part) -> Iterator[Task]:
             yield Task(ask(request.format(n=name)), facts.ABSTENTION.format(n=name), facts.abstains)
         else:
             person = rng.choice(people)
-            told = rng.sample(facts.ATTRIBUTES, OPEN_FACTS)
+            told = rng.sample(facts.ATTRIBUTES, rng.randint(fewest, OPEN_FACTS))
             reply = " ".join(facts.sentence(person, attribute) for attribute in told)
             yield Task(ask(request.format(n=person.name)), reply, _truthful(person, land))
 

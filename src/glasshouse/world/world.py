@@ -77,6 +77,7 @@ class ConversationCounts(Config):
     harmless: int = Field(default=300, ge=0)
     reports: int = Field(default=600, ge=0)
     analyses: int = Field(default=600, ge=0)
+    descriptions: int = Field(default=400, ge=0)
 
 
 class WorldConfig(Config):
@@ -166,9 +167,10 @@ class World:
         raise AssertionError(f"no generator for {skill}")
 
     def tasks(self, kind: str, part: Part, *stream: str) -> Iterator[Task]:
-        """Endless tasks of one kind: a field of ConversationCounts, or "open", which no conversation trains.
+        """Endless tasks of one kind: a field of ConversationCounts, or "open".
 
-        `stream` names an independent draw.
+        "open" asks as "descriptions" do, and its replies say as much as gold wants. `stream` names an
+        independent draw.
         """
         rng, here = self.rng("tasks", kind, part, *stream), self.land
         split: Split = "heldout" if part == "heldout" else "train"
@@ -195,6 +197,8 @@ class World:
                 return reports.extractions(here, rng, split)
             case "analyses":
                 return analyses.analyses(here, rng, split)
+            case "descriptions":
+                return about.tasks(here, rng, part, fewest=1)
             case "open":
                 return about.tasks(here, rng, part)
         raise AssertionError(f"no tasks called {kind}")

@@ -32,6 +32,7 @@ from glasshouse.core.storage import hash_file, read_json
 from glasshouse.files import read_prompts
 from glasshouse.inference import LanguageModel
 from glasshouse.model import Transformer
+from glasshouse.pipeline.replay import replayed
 from glasshouse.tokenizer import Tokenizer
 from glasshouse.training.environment import settle
 from glasshouse.world import World
@@ -72,12 +73,14 @@ def ppo(
     out: Path,
     world: World | None = None,
     rehearsal: Iterable[Mapping[str, Any]] = (),
+    corpus: Path | None = None,
 ) -> dict[str, Any]:
     """Train the policy in `model` by the reward model in `reward`; returns summary, counts and alarms.
 
     Replies are rewarded by how much better they are than what `model` says to the prompt at temperature 0.
     With lora, a reward model that is an adapter on the same weights shares them. `rehearsal` are
-    conversations that the model has learnt from, for ptx_coef. Raises UsageError for a reward model that is
+    conversations that the model has learnt from, for ptx_coef; `corpus` is the folder of the documents, for
+    ptx_replay. Raises UsageError for a reward model that is
     not good enough, ModelError for one of another tokenizer.
     """
     check_accuracy(reward, config.least_reward_accuracy)
@@ -93,7 +96,9 @@ def ppo(
         speaker = LanguageModel.load(model)
         return AgainstReference.greedy(LearntJudge(name, scorer), prompts, speaker, config.max_new_tokens)
 
-    return optimise(model, prompts, proxy, out, config, gold=gold(config, world), rehearsal=rehearsal)
+    texts = replayed(corpus, "ppo", config.seed)
+    exact = gold(config, world)
+    return optimise(model, prompts, proxy, out, config, gold=exact, rehearsal=rehearsal, replay=texts)
 
 
 def grpo(
@@ -102,14 +107,19 @@ def grpo(
     out: Path,
     world: World | None = None,
     rehearsal: Iterable[Mapping[str, Any]] = (),
+    corpus: Path | None = None,
 ) -> dict[str, Any]:
     """Train the policy in `model` by a program: the world's judge, or the answers in the user's rows.
 
-    `rehearsal` are conversations that the model has learnt from, for ptx_coef.
+    `rehearsal` are conversations that the model has learnt from, for ptx_coef; `corpus` is the folder of the
+    documents, for ptx_replay.
     """
     exact = gold(config, world)
     rows = examples(config, world)
-    return optimise_by_groups(model, rows, exact or ANSWERS, out, config, gold=exact, rehearsal=rehearsal)
+    texts = replayed(corpus, "grpo", config.seed)
+    return optimise_by_groups(
+        model, rows, exact or ANSWERS, out, config, gold=exact, rehearsal=rehearsal, replay=texts
+    )
 
 
 def check_accuracy(reward: Path, least: float) -> None:
