@@ -2,8 +2,9 @@
 
 from glasshouse.core.storage import write_json
 from glasshouse.pipeline.documents import DocumentWriter
-from glasshouse.pipeline.replay import replayed
+from glasshouse.pipeline.replay import replayed, settled
 from glasshouse.pipeline.stages.corpus import STATISTICS, TRAIN
+from glasshouse.world import World, WorldConfig
 
 STAGES = ("sft", "rejection", "constitution", "calibrate")
 
@@ -26,3 +27,12 @@ def test_every_stage_begins_at_a_place_of_its_own(tmp_path):
 
 def test_without_a_corpus_nothing_is_replayed():
     assert list(replayed(None, "sft", 1)) == []
+
+
+def test_open_requests_are_not_repeated():
+    """Alone or beside another in one dialogue; everything else is, in its order."""
+    world = World(WorldConfig(people=40, heldout_people=10), seed=5)
+    rows = list(world.conversations())
+    kept = list(settled(rows))
+    assert kept == [row for row in rows if "descriptions" not in row["source"]]
+    assert 0 < len(rows) - len(kept) <= world.config.conversations.descriptions

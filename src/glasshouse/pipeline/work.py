@@ -181,11 +181,14 @@ class Work:
         return read_examples(config.earlier_data) if config.earlier_data else self._rehearsal(), corpus
 
     def _rehearsal(self) -> Iterable[Mapping[str, Any]]:
-        """The conversations that sft has learnt from."""
+        """The conversations that sft has learnt from, as far as a later stage should repeat them."""
+        from glasshouse.pipeline.replay import settled
         from glasshouse.pipeline.stages.sft import CONVERSATIONS, read
 
-        rows = read(self.folder.stage("sft") / CONVERSATIONS)
-        return (row for row in rows if "messages" in row)
+        assert self.recipe.sft is not None
+        stored = read(self.folder.stage("sft") / CONVERSATIONS)
+        rows = (row for row in stored if "messages" in row)
+        return rows if self.recipe.sft.data else settled(rows)
 
     def _calibrate(self, step: Step, out: Path) -> dict[str, Any]:
         from glasshouse.pipeline.stages.calibrate import calibrate

@@ -27,7 +27,7 @@ from glasshouse.core.seeds import derive
 from glasshouse.evaluation.knowledge import STATED, Kind, Question, mix, world_questions
 from glasshouse.files import read_examples, read_prompts
 from glasshouse.inference import LanguageModel
-from glasshouse.pipeline.replay import replayed
+from glasshouse.pipeline.replay import replayed, settled
 from glasshouse.pipeline.stages.preferences import split
 from glasshouse.world import World
 
@@ -123,7 +123,7 @@ def earlier(config: CalibrateStage, world: World | None) -> Iterator[Mapping[str
     if config.earlier_data:
         rows = read_examples(config.earlier_data)
     elif world is not None and not config.data:
-        rows = world.conversations("train")
+        rows = settled(world.conversations("train"))
     return _shuffled(rows, config.seed)
 
 
