@@ -42,9 +42,14 @@ LOWER_IS_BETTER = frozenset(
 
 
 def run_suite(
-    world: World, model: LanguageModel, n: int = 600, only: Iterable[str] | None = None
+    world: World,
+    model: LanguageModel,
+    n: int = 600,
+    only: Iterable[str] | None = None,
+    replies: int | None = None,
 ) -> dict[str, Estimate]:
-    """Score a model with `n` requests for the main probes and fewer for the side ones.
+    """Score a model with `n` requests for the main probes and fewer for the side ones; with `replies` in
+    place of `n` where it has to reply.
 
     Raises UsageError when `only` names a probe that does not exist.
     """
@@ -70,8 +75,9 @@ def run_suite(
     if calibrated:
         scores = text.calibration(world, model)
         results.update({name: scores[name] for name in ("ece", "brier", "brier_skill") if name in wanted})
-    results.update(chat_probes(world, replier(model), n, wanted))
-    results.update(knowledge.probes(world, replier(model), max(2, n // 2), wanted))
+    replies = n if replies is None else replies
+    results.update(chat_probes(world, replier(model), replies, wanted))
+    results.update(knowledge.probes(world, replier(model), max(2, replies // 2), wanted))
     return {name: results[name] for name in PROBES if name in results}
 
 

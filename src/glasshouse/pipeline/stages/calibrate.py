@@ -49,6 +49,7 @@ class OwnReplies(Config):
     from rewards and principles stands in no file."""
 
     open: int = Field(default=600, ge=0)
+    instructions: int = Field(default=600, ge=0)
     harmful: int = Field(default=300, ge=0)
     harmless: int = Field(default=200, ge=0)
 

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 PROBES, SAMPLES, EXPERTS = "probes.json", "samples.json", "experts.json"
 
+UNTAUGHT = 1 / 4
+"""Requests for each of `n` that a model gets which nobody has taught to reply: it goes on and on, wrongly."""
+
 FEW_REPORTS, MANY_REPORTS = 1 / 20, 1 / 6
 """Reports that are analyzed for each of the `n` questions: by any model, and by the last one."""
 
@@ -99,7 +102,8 @@ def evaluate(
         probes, prompts = ask_held_out(config, model, held_out)
     else:
         texts = held_out_texts(validation, config.text_bytes) if validation and world is None else []
-        probes = ask(config, model, world, texts)
+        replies = config.n if rewards is not None else max(1, round(config.n * UNTAUGHT))
+        probes = ask(config, model, world, texts, replies)
         if world is not None and rewards is not None:
             probes |= ask_rewards(config, model, world, rewards)
             probes |= ask_documents(config, model, world, out / CALIBRATION if last else None)
@@ -148,14 +152,21 @@ def texts_by_source(world: World | None, validation: Path | None) -> dict[str, l
 
 
 def ask(
-    config: EvaluateConfig, model: LanguageModel, world: World | None, texts: list[str]
+    config: EvaluateConfig,
+    model: LanguageModel,
+    world: World | None,
+    texts: list[str],
+    replies: int | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Probe name -> {"value", "low", "high", "n"}: the world's suite, or bits per byte of `texts`."""
+    """Probe name -> {"value", "low", "high", "n"}: the world's suite, or bits per byte of `texts`.
+
+    `replies` takes the place of `config.n` where the model has to reply.
+    """
     from glasshouse import evaluation
 
     if world is not None:
         only = None if config.probes is None else [p for p in config.probes if p in evaluation.PROBES]
-        return as_json(evaluation.run_suite(world, model, config.n, only))
+        return as_json(evaluation.run_suite(world, model, config.n, only, replies))
     return as_json({"bits_per_byte": evaluation.bits_per_byte(model, texts)})
 
 
