@@ -48,9 +48,9 @@ class OwnReplies(Config):
     """Requests of the world by kind, to which the model's own replies are learnt again: what it has learnt
     from rewards and principles stands in no file."""
 
-    open: int = Field(default=600, ge=0)
+    open: int = Field(default=400, ge=0)
     instructions: int = Field(default=600, ge=0)
-    harmful: int = Field(default=300, ge=0)
+    harmful: int = Field(default=600, ge=0)
     harmless: int = Field(default=200, ge=0)
 
 
