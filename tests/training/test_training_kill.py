@@ -13,7 +13,7 @@ from glasshouse.training.metrics import TIMING_FIELDS
 
 KILLS = 6
 SCRIPT = """
-import os, pathlib, random, signal, sys, time
+import os, pathlib, random, shutil, signal, sys, time
 from tiny import Tiny
 
 tiny = Tiny(pathlib.Path.cwd())
@@ -40,12 +40,15 @@ began = time.monotonic()
 finish("whole")
 duration = time.monotonic() - began
 moments, killed = random.Random(int(sys.argv[2])), 0
-for _ in range(int(sys.argv[1])):
-    pid = begin("parts")
-    time.sleep(moments.uniform(0, 2 * duration / int(sys.argv[1])))
-    os.kill(pid, signal.SIGKILL)
-    killed += os.waitpid(pid, 0)[1] == signal.SIGKILL
-finish("parts")
+while not killed:  # the machine was slower before, say, and the run is done before a kill strikes
+    shutil.rmtree("parts", ignore_errors=True)
+    for _ in range(int(sys.argv[1])):
+        pid = begin("parts")
+        time.sleep(moments.uniform(0, 2 * duration / int(sys.argv[1])))
+        os.kill(pid, signal.SIGKILL)
+        killed += os.waitpid(pid, 0)[1] == signal.SIGKILL
+    finish("parts")
+    duration /= 2
 print(killed)
 """
 
@@ -63,7 +66,7 @@ def test_kills_at_random_moments_leave_no_trace(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 1, "a kill should strike before the run is done"
+    assert int(done.stdout) >= 1
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert rows(whole) == rows(parts)
     for name in ("model.safetensors", "config.json"):

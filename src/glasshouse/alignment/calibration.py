@@ -24,7 +24,6 @@ from glasshouse.alignment.calibration_quality import quality
 from glasshouse.alignment.self_knowledge import Knowledge, measure, read_knowledge, write_knowledge
 from glasshouse.alignment.sft import SFTConfig, sft
 from glasshouse.core.errors import DataError
-from glasshouse.core.memory import release_freed_memory
 from glasshouse.core.seeds import derive, python_rng
 from glasshouse.core.storage import read_json, write_json, write_text
 from glasshouse.evaluation.knowledge import Question
@@ -82,7 +81,6 @@ def calibrate(
     counts = {"questions": len(known), "taught": len(taught), "earlier": len(rows) - len(taught)}
     if held_out:
         if not (out / HELD_OUT).is_file():
-            release_freed_memory()  # training's blocks do not fit what asking takes
             seed = derive(config.seed, "held out")
             write_json(out / HELD_OUT, quality(model_folder, out / "model", held_out, config.device, seed))
         counts["figures"] = read_json(out / HELD_OUT)["figures"]

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from glasshouse.core.errors import ConfigError, GlasshouseError, InterruptedRunError
-from glasshouse.core.memory import KeptMemory
+from glasshouse.core.memory import KeptMemory, release_freed_memory
 from glasshouse.core.progress import bar
 from glasshouse.core.seeds import derive
 from glasshouse.core.storage import directory, hash_json, read_json, write_json
@@ -86,6 +86,7 @@ def train(
         save_model(model, folder)
     write_json(state / "finished.json", summary)
     run.checkpoints.clear()
+    release_freed_memory()  # what comes next, sampling say, takes other blocks
     return summary
 
 
