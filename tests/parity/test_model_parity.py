@@ -315,7 +315,8 @@ def test_cached_chunks_give_the_same_logits(pair: Pair) -> None:
     runner.allocate(6)
     for a, b in ((0, 10), (10, 11), (11, 12), (12, 33)):
         pieces = [Piece(ids[row, a:b].tolist(), a, range(3 * row, 3 * row + 3), b - a) for row in range(2)]
-        logits = runner.logits(runner.hidden(pieces)).view(2, b - a, -1)
+        hidden = runner.hidden(pieces)  # (2 · (b - a), hidden)
+        logits = runner.logits(hidden, [None] * len(hidden)).view(2, b - a, -1)
         assert torch.allclose(logits, theirs[:, a:b], atol=1e-4, rtol=0)
 
 

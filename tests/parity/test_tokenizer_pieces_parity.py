@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from glasshouse.tokenizer import Tokenizer
@@ -272,11 +272,20 @@ def model(request, tmp_path_factory):
 
 @settings(deadline=None, max_examples=200)
 @given(text=SPACED)
+@example(text="ﬁabababab")
 def test_a_sentencepiece_model_gives_its_own_ids(model, text: str):
     """What SentencePiece itself encodes and decodes."""
     ours, theirs = model
-    ids = ours.encode(text)
-    assert ids == theirs.encode(text)
+    ids, expected = ours.encode(text), theirs.encode(text)
+    if ids != expected:  # equally likely ways to cut a text: they differ in a float's last digits
+
+        def likelihood(ids: list[int]) -> float:
+            return sum(map(theirs.get_score, ids))
+
+        assert not likelihood(ids).is_integer(), (
+            "BPE's scores are ranks, and its cut is never a matter of digits"
+        )
+        assert likelihood(ids) == pytest.approx(likelihood(expected), abs=1e-5)
     known = [i for i in ids if i != theirs.unk_id()]
     assert ours.decode(known).lstrip(" ") == theirs.decode(known).lstrip(" ")
 
