@@ -88,19 +88,21 @@ def read_reports(world: World, model: LanguageModel, n: int, stream: str = "prob
     """`n` unseen reports, each extracted and classified. `stream` names an independent draw."""
     drawn = list(islice(filings.filings(world.land, world.rng("analysis", stream), "heldout"), n))
 
-    async def work() -> list[Read]:
-        with LocalLLM(model, NAME) as llm:
-            analyzer = Analyzer(Batch(llm, AT_ONCE), domain=DOMAIN)
-            results = await asyncio.gather(
-                *(
-                    analyzer.run(Document.of_text(f"{stream}-{number}", filing.text), task)
-                    for task in ASKED
-                    for number, filing in enumerate(drawn)
-                )
+    async def work(llm: LocalLLM) -> list[Result]:
+        analyzer = Analyzer(Batch(llm, AT_ONCE), domain=DOMAIN)
+        return await asyncio.gather(
+            *(
+                analyzer.run(Document.of_text(f"{stream}-{number}", filing.text), task)
+                for task in ASKED
+                for number, filing in enumerate(drawn)
             )
-        return [Read(drawn[i % len(drawn)], result) for i, result in enumerate(results)]
+        )
 
-    return wait(work())
+    # The engine is made here: what prepares its weights would leave PyTorch's threads in the loop's thread as
+    # long as that lives, and beside them those of a later training sleep where they would wait awake.
+    with LocalLLM(model, NAME) as llm:
+        results = wait(work(llm))
+    return [Read(drawn[i % len(drawn)], result) for i, result in enumerate(results)]
 
 
 def scores(reads: Sequence[Read]) -> dict[str, Estimate]:
