@@ -18,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt \
       $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-SEEDS ?= 29303 30413
+SEEDS ?= 30413 31517
 MODEL ?=
 
 .PHONY: demo test parity accept bench lint docs clean
