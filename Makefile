@@ -1,6 +1,6 @@
 # Glasshouse: every command works in a fresh clone with only Python 3.11+, pip and make.
 #
-#   make demo      grow an assistant from nothing on this machine's CPU, offline (about 15 minutes)
+#   make demo      grow an assistant from nothing on this machine's CPU, offline (15 to 20 minutes)
 #   make test      the fast suite
 #   make parity    comparisons with peers (transformers, peft, trl, lm-eval, the OpenAI and Anthropic SDKs)
 #   make accept    whole runs on seeds never used while tuning (about two hours)
