@@ -177,15 +177,14 @@ class _Asked:
     ) -> None:
         self.task, self.schema, self.instructions, self.pack = task, schema, instructions, pack
         self.votes, self.min_confidence, self.corrections = votes, min_confidence, corrections
-        self.examples = self.calibration = self.familiar = None
+        self.examples = self.calibration = self.own_calibration = self.familiar = None
         if own is not None:
-            self.calibration = own.calibration(llm.name)
+            self.own_calibration = own.calibration(llm.name)
             self.familiar = own.familiar(llm)
         if corrections is not None:
             from glasshouse.documents.learning.correction_store import opened
 
-            self.examples, fitted = opened(corrections)
-            self.calibration = fitted or self.calibration
+            self.examples, self.calibration = opened(corrections)
 
     def analyzer(self, llm: LLM) -> Analyzer:
         from glasshouse.documents.analyzer import Analyzer
@@ -198,6 +197,7 @@ class _Asked:
             examples=self.examples,
             min_confidence=self.min_confidence,
             familiar=self.familiar,
+            own_calibration=self.own_calibration,
         )
 
     def show(
@@ -250,8 +250,10 @@ class _Asked:
         found = find_documents(paths, SUFFIXES)
         settings: dict[str, Any] = {"votes": self.votes, "min_confidence": self.min_confidence}
         settings["content of the domain"] = _hash(self.pack)
-        if self.calibration is not None:
-            settings["calibration"] = hash_json(self.calibration.model_dump(mode="json"))
+        used = {"calibration": self.calibration, "own calibration": self.own_calibration}
+        for name, calibration in used.items():
+            if calibration is not None:
+                settings[name] = hash_json(calibration.model_dump(mode="json"))
         if self.corrections is not None:
             from glasshouse.documents.learning.correction_store import state
 

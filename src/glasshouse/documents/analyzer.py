@@ -78,6 +78,7 @@ class Analyzer:
     about this model's confidence. `examples`: few-shot examples for the prompt. Fields below
     `min_confidence`, or whose confidence is unknown, are listed in `Result.review`. `familiar`: of a model of
     our own, what it was trained on; a document of another kind is told in the result's notices.
+    `own_calibration`: what its run found out on documents of its own kind; it says nothing about others.
 
     Raises ConfigError for settings that cannot be.
     """
@@ -93,6 +94,7 @@ class Analyzer:
         examples: ExampleSource | None = None,
         min_confidence: float | None = None,
         familiar: Familiar | None = None,
+        own_calibration: Calibrator | None = None,
     ) -> None:
         if votes < 1:
             raise ConfigError(f"votes must be 1 or more, got {votes}", where="Analyzer")
@@ -103,7 +105,7 @@ class Analyzer:
         self.llm, self.votes, self.chunk_tokens = llm, votes, chunk_tokens
         self.pack = domain if isinstance(domain, Pack) else load_pack(domain)
         self.calibration, self.examples, self.min_confidence = calibration, examples, min_confidence
-        self.familiar = familiar
+        self.familiar, self.own_calibration = familiar, own_calibration
         self.proposed: dict[str, asyncio.Future[Schema]] = {}
 
     def analyze(
@@ -235,6 +237,7 @@ class _Work:
     prompt: str = ""
     dropped: int = 0
     notices: tuple[Notice, ...] = ()
+    strange: bool = False  # of another kind than the model was trained on
 
     async def result(self, schema: Schema | None, instructions: str) -> Result:
         analyzer, document = self.analyzer, self.document
@@ -247,8 +250,9 @@ class _Work:
         if not any(map(str.isalnum, document.text)):
             return self.failed("the document has no text")
         if analyzer.familiar is not None:
-            strange = await asyncio.to_thread(analyzer.familiar.notice, document)
-            self.notices += () if strange is None else (strange,)
+            notice = await asyncio.to_thread(analyzer.familiar.notice, document)
+            self.notices += () if notice is None else (notice,)
+            self.strange = notice is not None
         pieces = await parts(
             self.heard,
             question,
@@ -362,7 +366,8 @@ class _Work:
         setting = Setting(
             model=analyzer.llm.name, task=self.task, domain=analyzer.pack.name, prompt=self.prompt
         )
-        rated_fields = rated(fields, analyzer.calibration, setting)
+        own = None if self.strange else analyzer.own_calibration
+        rated_fields = rated(fields, analyzer.calibration or own, setting)
         confidence, calibrated = overall(rated_fields)
         self._note_confidence(confidence, calibrated)
         least = analyzer.min_confidence
@@ -437,6 +442,8 @@ class _Work:
         if confidence is None:
             unknown = "the confidence of some fields is unknown: the model tells no probabilities of tokens"
             what = f"uncalibrated, and {unknown}; several votes would tell one"
+        elif self.strange and self.analyzer.own_calibration is not None:
+            what = "uncalibrated: the labelled examples of this model were of the kind that it was trained on"
         else:
             what = "uncalibrated: no labelled examples of this model, task, domain and prompt"
         self._note("uncalibrated", f"Confidence is {what}.")
